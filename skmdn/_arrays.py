@@ -1,0 +1,104 @@
+"""The border between NumPy and torch: arrays, devices, randomness, memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
+from sklearn.utils import gen_batches
+
+__all__ = [
+    "make_generator",
+    "make_seed",
+    "resolve_device",
+    "row_chunks",
+    "to_numpy",
+    "to_tensor",
+]
+
+MEBIBYTE = 2**20
+
+
+def to_tensor(
+    array: ArrayLike,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Copy an array to a tensor; the copy also lifts read-only memory maps."""
+    return torch.tensor(np.asarray(array), dtype=dtype, device=device)
+
+
+def to_numpy(tensor: torch.Tensor) -> NDArray[np.float64]:
+    """Move a tensor to a float64 array."""
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def resolve_device(device: str, *, fitting: bool) -> torch.device:
+    """Turn the `device` parameter into a device that exists.
+
+    `device` is a request: fitting raises when it cannot be honoured, predicting
+    falls back to the CPU with a warning, so that a model fitted on an accelerator
+    opens on a machine without one.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as exc:
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', "
+            f"got device={device!r}."
+        ) from exc
+    if _is_present(resolved):
+        return resolved
+    if fitting:
+        raise ValueError(
+            f"device={device!r} is not available on this machine. Use device='auto' "
+            "to take an accelerator only where there is one, or device='cpu'."
+        )
+    warnings.warn(
+        f"device={device!r} is not available on this machine; predicting on the CPU.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return torch.device("cpu")
+
+
+def _is_present(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return device.type == "cpu"
+
+
+def make_seed(random_state: Any) -> int:
+    """Draw a 63-bit seed.
+
+    An integer seeds reproducibly, a `RandomState` is advanced, and `None` takes
+    fresh entropy from the system: the global generators are neither read nor moved.
+    """
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**63))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**63 - 1, dtype=np.int64))
+    return int(random_state)
+
+
+def make_generator(
+    seed: int, *, stream: int = 0, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Make a torch generator; each stream of a seed gives other numbers."""
+    state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device=device).manual_seed(int(state) >> 1)
+
+
+def row_chunks(n_rows: int, bytes_per_row: int) -> Iterator[slice]:
+    """Cut rows into slices that fit `sklearn.get_config()["working_memory"]`."""
+    budget = get_config()["working_memory"] * MEBIBYTE
+    yield from gen_batches(n_rows, max(1, int(budget // max(1, bytes_per_row))))

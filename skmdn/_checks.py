@@ -1,0 +1,129 @@
+"""Checks of what comes in, with messages that name the argument and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import _check_sample_weight
+
+__all__ = [
+    "as_finite",
+    "as_targets",
+    "as_weights",
+    "as_widths",
+    "check_factors",
+    "check_mixture_weights",
+    "check_output_names",
+    "check_shapes",
+    "output_names",
+]
+
+WEIGHT_SUM_ATOL = 1e-6
+
+
+# -- arguments of the estimator --------------------------------------------------
+
+
+def as_targets(y: Any) -> NDArray[np.float64]:
+    """Give targets as float64, one- or two-dimensional."""
+    y = np.asarray(y)
+    if np.iscomplexobj(y):
+        raise ValueError("Complex data not supported: y must be real.")
+    try:
+        y = y.astype(np.float64)
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"y must hold numbers, got dtype {y.dtype}.") from exc
+    if y.ndim not in (1, 2) or 0 in y.shape:
+        raise ValueError(
+            f"y must have shape (n_samples,) or (n_samples, n_outputs), got {y.shape}."
+        )
+    return y
+
+
+def as_weights(sample_weight: Any, X: NDArray) -> NDArray[np.float64]:
+    """Give weights as float64, one for each row."""
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weight < 0).any():
+        raise ValueError(f"sample_weight must not be negative, got {weight.min()}.")
+    if not weight.any():
+        raise ValueError("sample_weight must not be zero for every row.")
+    return weight
+
+
+def output_names(y: Any) -> tuple[str, ...] | None:
+    """Names of the outputs, where y is a data frame or a series that has them."""
+    names = getattr(y, "columns", None)
+    if names is None:
+        names = [getattr(y, "name", None)]
+    names = list(names)
+    return tuple(names) if all(isinstance(name, str) for name in names) else None
+
+
+def as_widths(hidden_layer_sizes: Any) -> tuple[int, ...]:
+    widths = np.atleast_1d(hidden_layer_sizes).tolist()
+    if not all(isinstance(width, int) and width > 0 for width in widths):
+        raise ValueError(
+            "hidden_layer_sizes must be positive integers, got "
+            f"hidden_layer_sizes={hidden_layer_sizes}."
+        )
+    return tuple(widths)
+
+
+# -- arguments of densities ------------------------------------------------------
+
+
+def as_finite(name: str, array: ArrayLike) -> NDArray[np.float64]:
+    result = np.asarray(array, dtype=np.float64)
+    if not np.isfinite(result).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity.")
+    return result
+
+
+def check_shapes(weights: NDArray, means: NDArray, factors: NDArray) -> None:
+    fits = (
+        weights.ndim == 2
+        and weights.shape[1] > 0
+        and means.ndim == 3
+        and means.shape[:2] == weights.shape
+        and factors.shape == (*means.shape, means.shape[2])
+    )
+    if not fits:
+        raise ValueError(
+            "weights, means and precision_factors must have the shapes (n, K), "
+            "(n, K, d) and (n, K, d, d), or (n, K) all three for scalars, got "
+            f"{weights.shape}, {means.shape} and {factors.shape}."
+        )
+
+
+def check_mixture_weights(weights: NDArray) -> None:
+    if (weights < 0).any():
+        raise ValueError(f"weights must not be negative, got {weights.min()}.")
+    sums = weights.sum(-1)
+    if (np.abs(sums - 1) > WEIGHT_SUM_ATOL).any():
+        worst = sums[np.argmax(np.abs(sums - 1))]
+        raise ValueError(f"weights must sum to one in each row, got a sum of {worst}.")
+
+
+def check_factors(factors: NDArray) -> None:
+    if (np.diagonal(factors, axis1=-2, axis2=-1) <= 0).any():
+        raise ValueError("precision_factors must have a positive diagonal.")
+    if np.tril(factors, -1).any():
+        raise ValueError(
+            "precision_factors must be upper-triangular, U with U' U the inverse "
+            "covariance. For covariances use MixtureDensity.from_covariances."
+        )
+
+
+def check_output_names(
+    names: Sequence[str] | None, n_outputs: int
+) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if len(names) != n_outputs or len(set(names)) != n_outputs:
+        raise ValueError(
+            f"output_names must be {n_outputs} different names, got {list(names)}."
+        )
+    return tuple(map(str, names))

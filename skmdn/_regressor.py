@@ -1,0 +1,817 @@
+"""The scikit-learn estimator: parameters, validation, scaling, orchestration."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from copy import deepcopy
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import (
+    check_is_fitted,
+    validate_data,
+)
+from torch import Tensor
+
+from skmdn import _mixture
+from skmdn._arrays import (
+    make_generator,
+    make_seed,
+    resolve_device,
+    row_chunks,
+    to_numpy,
+    to_tensor,
+)
+from skmdn._checks import as_targets, as_weights, as_widths, output_names
+from skmdn._mixture import Mixture
+from skmdn._rows import (
+    MIN_FOLDS,
+    Scaling,
+    Subset,
+    WeightedRows,
+    every_row,
+    hold_out,
+    merge_rows,
+)
+from skmdn._start import unconditional_mixtures
+from skmdn._training import (
+    EVALUATION_ROWS,
+    LEARNING_RATES,
+    History,
+    MemberRows,
+    Moments,
+    Trainer,
+    TrainingSettings,
+    train,
+)
+from skmdn.density import MixtureDensity
+from skmdn.nn import ACTIVATIONS, COVARIANCE_LAYOUTS, MixtureDensityNetwork, pool
+
+__all__ = ["MDNRegressor"]
+
+# Float32 input is used as it is; everything else is read as float64.
+FLOATS = (np.float64, np.float32)
+SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 512, 32
+HELD_OUT_ATTRIBUTES = ("validation_scores_", "best_validation_score_")
+OUT_OF_FOLD_ATTRIBUTES = ("oof_log_density_", "oof_score_")
+
+
+def _auto_batch_size(n_rows: int) -> int:
+    """Power of two near a fixed share of the rows, within bounds."""
+    size = 2 ** round(np.log2(max(1, n_rows / BATCHES_PER_EPOCH)))
+    return int(np.clip(size, SMALLEST_BATCH, LARGEST_BATCH))
+
+
+class MDNRegressor(RegressorMixin, BaseEstimator):
+    """Mixture density network: estimates the density p(y given x).
+
+    Several networks are trained together, each on its own fold, and predict one
+    mixture of Gaussians for every row. The mixture's exact mean, variance,
+    quantiles, marginals, conditionals and samples are those of `predict_density`.
+
+    Parameters
+    ----------
+    n_components : int, default=5
+        Gaussians of each network.
+    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+        Covariance of a component over the outputs, as in
+        :class:`~sklearn.mixture.GaussianMixture`: a matrix of its own, one shared
+        by the row's components, a diagonal, or one variance. All depend on x.
+    n_estimators : int, default=8
+        Networks trained in one batched computation from different starts. The
+        prediction is the equally weighted mixture of their mixtures, so still a
+        Gaussian mixture, of n_estimators * n_components components. From 4 on,
+        the networks hold out disjoint folds that together cover every row.
+    hidden_layer_sizes : array-like of int, default=(128, 128)
+        Widths of the hidden layers.
+    activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
+        Activation of the hidden layers.
+    dropout : float, default=0.0
+        Probability of dropping a hidden unit while training, in [0, 1).
+    reg_covar : float, default=1e-6
+        Floor added to the variance of each output given the later ones, in units
+        of the standardised target's variance. It bounds the density.
+    alpha : float, default=0.01
+        Decoupled weight decay of the matrices, as a share of the learning rate.
+    learning_rate_init : float, default=1e-2
+        Learning rate of the Adam optimiser at the start.
+    learning_rate : {"constant", "cosine"}, default="cosine"
+        Schedule; "cosine" anneals to zero over `max_iter` epochs.
+    batch_size : int or "auto", default="auto"
+        Rows per step; "auto" takes about a 32nd of the rows, from 32 to 512.
+    max_iter : int, default=200
+        Epochs at most.
+    tol : float, default=1e-4
+        Smallest progress of the score that counts, in nats, absolute.
+    n_iter_no_change : int, default=30
+        Epochs without progress after which a network stops.
+    early_stopping : bool, default=True
+        Hold out rows, stop on the log-likelihood there and keep each network's
+        best weights. If False, all rows train, networks stop on the training loss,
+        the last weights are kept, and there are no out-of-fold attributes.
+    validation_fraction : float, default=0.1
+        Share of the rows held out where there are fewer than 4 networks.
+    warmup_iter : int, default=0
+        Epochs at the start that minimise the Jensen upper bound of the negative
+        log-likelihood (see :func:`skmdn.nn.mixture_nll_bound`).
+    max_grad_norm : float or None, default=5.0
+        Largest norm of a network's gradient; None turns clipping off.
+    input_noise, target_noise : float, default=0.0
+        Standard deviation, in standardised units, of Gaussian noise redrawn at
+        every step (Rothfuss et al. 2019).
+    shuffle : bool, default=True
+        Draw a new order of the rows in each epoch. Rows are sorted by a hash of
+        their content first, so the fit never depends on the order given.
+    warm_start : bool, default=False
+        Continue `fit` from the networks and the scaling of the previous one.
+    verbose : bool, default=False
+        Print the loss and the validation score of each epoch.
+    random_state : int, RandomState instance or None, default=None
+        Seed of folds, starts and batches. Global generators are never used.
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU where there is one.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X had string column names.
+    n_outputs_ : int
+        Number of outputs.
+    output_names_ : tuple of str
+        Names of the outputs, where y was a data frame or a named series.
+    n_iter_ : int
+        Epochs run.
+    loss_curve_ : ndarray of shape (n_iter_, n_estimators)
+        Mean training loss of each epoch, in nats in the unit of y; NaN after a
+        network has stopped.
+    validation_scores_ : ndarray of shape (n_iter_, n_estimators)
+        Mean log-likelihood of each network's held-out rows; greater is better.
+    best_validation_score_ : float
+        Mean over the networks of their best validation score.
+    oof_log_density_ : ndarray of shape (n_samples,)
+        Log-density of every training row under the networks that did not train
+        on it. Only with folds: 4 networks or more, and no `X_val`.
+    oof_score_ : float
+        Weighted mean of `oof_log_density_`: each fit is its own cross-validation.
+    network_ : MixtureDensityNetwork
+        The networks, an ordinary :class:`torch.nn.Module` on the CPU in float64.
+        It maps (X - X_mean_) / X_scale_ to mixtures over (y - y_mean_) / y_scale_.
+    X_mean_, X_scale_, y_mean_, y_scale_ : ndarray
+        The standardisation, exactly undone in all predictions.
+
+    See Also
+    --------
+    MixtureDensity : What `predict_density` returns.
+    sklearn.neural_network.MLPRegressor : Point predictions of a network.
+    sklearn.mixture.GaussianMixture : Density estimation without features.
+
+    Notes
+    -----
+    A sample weight means repetition, exactly: identical rows are merged and their
+    weights added before anything else, and rows of weight zero are dropped.
+
+    References
+    ----------
+    C. M. Bishop, "Mixture density networks", Aston University, 1994.
+
+    J. Kruse, "Training Mixture Density Networks with full covariance matrices",
+    arXiv:2003.05739, 2020.
+
+    J. Rothfuss et al., "Noise regularization for conditional density estimation",
+    arXiv:1907.08982, 2019.
+
+    Examples
+    --------
+    >>> from skmdn import MDNRegressor
+    >>> from skmdn.datasets import load_geyser
+    >>> X, y = load_geyser(return_X_y=True)
+    >>> mdn = MDNRegressor(max_iter=30, random_state=0).fit(X, y)
+    >>> density = mdn.predict_density([[50.0], [80.0]])
+    >>> density.mean().shape
+    (2,)
+    >>> bool(density.cdf(3.0)[1] > 0.3)  # after a long wait: short or long eruptions
+    True
+    >>> bool(mdn.score(X, y) > -1.0)  # mean log-likelihood, in nats
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "covariance_type": [StrOptions(set(COVARIANCE_LAYOUTS))],
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "reg_covar": [Interval(Real, 0, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [StrOptions(set(LEARNING_RATES))],
+        "batch_size": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "warmup_iter": [Interval(Integral, 0, None, closed="left")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "input_noise": [Interval(Real, 0, None, closed="left")],
+        "target_noise": [Interval(Real, 0, None, closed="left")],
+        "shuffle": ["boolean"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+        "device": [str],
+    }
+
+    def __init__(
+        self,
+        n_components=5,
+        *,
+        covariance_type="full",
+        n_estimators=8,
+        hidden_layer_sizes=(128, 128),
+        activation="silu",
+        dropout=0.0,
+        reg_covar=1e-6,
+        alpha=0.01,
+        learning_rate_init=1e-2,
+        learning_rate="cosine",
+        batch_size="auto",
+        max_iter=200,
+        tol=1e-4,
+        n_iter_no_change=30,
+        early_stopping=True,
+        validation_fraction=0.1,
+        warmup_iter=0,
+        max_grad_norm=5.0,
+        input_noise=0.0,
+        target_noise=0.0,
+        shuffle=True,
+        warm_start=False,
+        verbose=False,
+        random_state=None,
+        device="auto",
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.n_estimators = n_estimators
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.reg_covar = reg_covar
+        self.alpha = alpha
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warmup_iter = warmup_iter
+        self.max_grad_norm = max_grad_norm
+        self.input_noise = input_noise
+        self.target_noise = target_noise
+        self.shuffle = shuffle
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.random_state = random_state
+        self.device = device
+
+    # -- fitting -----------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+    ):
+        """Fit the networks.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets. Where it is one-dimensional, predictions have no output axis.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Repetitions of each row, not necessarily whole.
+        X_val, y_val, sample_weight_val : array-like, default=None
+            Validation rows on which all networks stop, instead of held-out ones.
+
+        Returns
+        -------
+        self : MDNRegressor
+
+        Raises
+        ------
+        ValueError
+            If an argument has a wrong shape, or holds NaN or infinity.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If a constant learning rate is still making progress at `max_iter`.
+        UserWarning
+            If there are too few rows to hold any out; all of them train then.
+        """
+        given = self._check_rows(X, y, sample_weight, reset=True)
+        validation = self._check_validation(X_val, y_val, sample_weight_val)
+        is_continued = self.warm_start and hasattr(self, "network_")
+        if not is_continued:
+            self._seed = make_seed(self.random_state)
+        # A continued fit draws the same folds again, so that nothing leaks.
+        generator = make_generator(self._seed)
+        distinct, inverse = merge_rows(given)
+        used = distinct.where(distinct.weight > 0)
+        n_used = len(used.weight)
+        holdout = None
+        if self.early_stopping and validation is None:
+            holdout = self._hold_out(n_used, generator)
+        network = (
+            self._copied_network()
+            if is_continued
+            else self._new_network(used, generator)
+        )
+        trainer = self._trainer(network, generator, n_used)
+
+        scaled = self._scaled(used, trainer.device)
+        everything = every_row(n_used, self.n_estimators)
+        rows = MemberRows.of(*scaled, everything if holdout is None else holdout[0])
+        validation_rows = None
+        if validation is not None:
+            everything = every_row(len(validation.weight), self.n_estimators)
+            scaled = self._scaled(validation, trainer.device)
+            validation_rows = MemberRows.of(*scaled, everything)
+        elif holdout is not None:
+            validation_rows = MemberRows.of(*scaled, holdout[1])
+
+        history = train(trainer, rows, validation_rows, self._log_scale())
+        self._set_fitted(network, history)
+        if holdout is not None and self.n_estimators >= MIN_FOLDS:
+            self.oof_log_density_ = self._out_of_fold(distinct, holdout[1])[inverse]
+            self.oof_score_ = np.average(self.oof_log_density_, weights=given.weight)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train for one pass over the rows given, for data that arrives in pieces.
+
+        The first call fixes the scaling and the starting mixture, so let its piece
+        be a fair sample. All rows train all networks: nothing is held out, the
+        learning rate is constant, and there are no out-of-fold attributes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Repetitions of each row.
+
+        Returns
+        -------
+        self : MDNRegressor
+        """
+        is_first = not hasattr(self, "network_")
+        given = self._check_rows(X, y, sample_weight, reset=is_first)
+        distinct, _ = merge_rows(given)
+        used = distinct.where(distinct.weight > 0)
+        if is_first:
+            self._seed = make_seed(self.random_state)
+        n_seen = 0 if is_first else self.n_iter_
+        generator = make_generator(self._seed, stream=n_seen)
+        network = (
+            self._new_network(used, generator) if is_first else self._copied_network()
+        )
+        trainer = self._trainer(
+            network,
+            generator,
+            len(used.weight),
+            learning_rate="constant",
+            moments=getattr(self, "_moments", None),
+        )
+        rows = MemberRows.of(
+            *self._scaled(used, trainer.device),
+            every_row(len(used.weight), self.n_estimators),
+        )
+        loss = trainer.run_epoch(rows, n_seen).double().cpu().numpy()
+        losses = [] if is_first else list(self.loss_curve_)
+        self._set_fitted(network, History([*losses, loss + self._log_scale()]))
+        self._moments = trainer.moments()
+        return self
+
+    # -- predicting --------------------------------------------------------------
+
+    def predict(self, X, return_std=False, return_cov=False):
+        """Predict the conditional mean.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        return_std, return_cov : bool, default=False
+            Also return the conditional standard deviation of each output, or the
+            conditional covariance of the outputs; not both.
+
+        Returns
+        -------
+        y_mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the unit of y.
+        y_std : ndarray of the same shape
+            Only with `return_std`.
+        y_cov : ndarray of shape (n_samples,) or (n_samples, n_outputs, n_outputs)
+            Only with `return_cov`.
+        """
+        if return_std and return_cov:
+            raise ValueError(
+                "At most one of return_std and return_cov can be requested."
+            )
+        mean, spread = [], []
+        for mixture in self._mixtures(X):
+            density = self._density(mixture)
+            mean.append(density.mean())
+            if return_std or return_cov:
+                spread.append(density.std() if return_std else density.cov())
+        if not spread:
+            return np.concatenate(mean)
+        return np.concatenate(mean), np.concatenate(spread)
+
+    def predict_density(self, X, y=None):
+        """Predict the conditional density, or its values.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            A value of the targets for each row of X.
+
+        Returns
+        -------
+        density : MixtureDensity, or ndarray of shape (n_samples,)
+            Without `y` the density itself; with `y` the values p(y given x), in one
+            over the unit of y.
+        """
+        if y is not None:
+            return np.exp(self.score_samples(X, y))
+        parts = zip(*self._mixtures(X), strict=True)
+        return self._density(Mixture(*map(torch.cat, parts)))
+
+    def score_samples(self, X, y=None):
+        """Log-density of y given x, or the log-density that the model expects.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            A value of the targets for each row of X.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            In nats, greater is better. With `y`, log p(y given x); without, minus
+            the conditional entropy (:meth:`MixtureDensity.entropy`): how sure the
+            model is at x.
+        """
+        if y is None:
+            parts = [-self._density(mixture).entropy() for mixture in self._mixtures(X)]
+            return np.concatenate(parts)
+        check_is_fitted(self)
+        check_consistent_length(X, y)
+        targets = self._check_targets(y)
+        parts, start = [], 0
+        for mixture in self._mixtures(X):
+            rows = slice(start, start := start + len(mixture.means))
+            parts.append(self._density(mixture).logpdf(targets[rows]))
+        return np.concatenate(parts)
+
+    def sample(self, X, n_samples=1, random_state=None):
+        """Draw targets from the conditional density.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        n_samples : int, default=1
+            Draws for each row.
+        random_state : int, RandomState instance or None, default=None
+            Seed. With `None` every call gives new draws.
+
+        Returns
+        -------
+        y : ndarray of shape (n_rows, n_samples) or (n_rows, n_samples, n_outputs)
+            Independent draws, in the unit of y.
+        """
+        return self.predict_density(X).sample(n_samples, random_state)
+
+    def score(self, X, y, sample_weight=None):
+        """Mean log-likelihood, as :meth:`GaussianMixture.score`.
+
+        So `cross_val_score` and `GridSearchCV` cross-validate the negative
+        log-likelihood with no further argument; R2 is `scoring="r2"`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the mean.
+
+        Returns
+        -------
+        score : float
+            In nats; greater is better.
+        """
+        return float(np.average(self.score_samples(X, y), weights=sample_weight))
+
+    # -- checking what comes in --------------------------------------------------
+
+    def _check_rows(
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool
+    ) -> WeightedRows:
+        """Check rows to learn from; with `reset`, learn their kind."""
+        names = output_names(y)
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            multi_output=True,
+            dtype=FLOATS,
+            reset=reset,
+            ensure_min_samples=2 if reset else 1,
+        )
+        if reset:
+            y = as_targets(y)
+            self._y_ndim = y.ndim
+            self.n_outputs_ = y.reshape(len(y), -1).shape[1]
+            self._forget("output_names_")
+            if names is not None:
+                self.output_names_ = names
+            y = y.reshape(len(y), -1)
+        else:
+            y = self._check_targets(y).reshape(len(y), -1)
+        return WeightedRows(X, y, as_weights(sample_weight, X))
+
+    def _check_validation(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> WeightedRows | None:
+        if X is None and y is None:
+            if sample_weight is not None:
+                raise ValueError("sample_weight_val was given without X_val and y_val.")
+            return None
+        if X is None or y is None:
+            raise ValueError(
+                "X_val and y_val must be given together, got only "
+                f"{'y_val' if X is None else 'X_val'}."
+            )
+        if not self.early_stopping:
+            raise ValueError(
+                "X_val and y_val were given, but early_stopping=False does not use "
+                "them. Set early_stopping=True, or leave them out."
+            )
+        return self._check_rows(X, y, sample_weight, reset=False)
+
+    def _check_targets(self, y: Any) -> NDArray[np.float64]:
+        """Check targets of fitted rows; give them the shape that densities take."""
+        y = as_targets(check_array(y, ensure_2d=False, dtype=None, input_name="y"))
+        flat = y.reshape(len(y), -1)
+        if flat.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y has {flat.shape[1]} outputs, but {type(self).__name__} was fitted "
+                f"with {self.n_outputs_}."
+            )
+        return flat[:, 0] if self._y_ndim == 1 else flat
+
+    def _hold_out(
+        self, n_rows: int, generator: torch.Generator
+    ) -> tuple[Subset, Subset] | None:
+        try:
+            return hold_out(
+                n_rows, self.n_estimators, self.validation_fraction, generator
+            )
+        except ValueError as exc:
+            warnings.warn(
+                f"{exc} With n_estimators={self.n_estimators} and validation_fraction="
+                f"{self.validation_fraction}, all rows train and nothing is held out.",
+                UserWarning,
+                stacklevel=4,
+            )
+            return None
+
+    # -- networks ----------------------------------------------------------------
+
+    def _network_parameters(self) -> dict[str, Any]:
+        return {
+            "n_features": self.n_features_in_,
+            "n_outputs": self.n_outputs_,
+            "n_components": int(self.n_components),
+            "n_members": int(self.n_estimators),
+            "covariance_type": self.covariance_type,
+            "hidden_layer_sizes": as_widths(self.hidden_layer_sizes),
+            "activation": self.activation,
+            "dropout": float(self.dropout),
+            "reg_covar": float(self.reg_covar),
+        }
+
+    def _new_network(
+        self, rows: WeightedRows, generator: torch.Generator
+    ) -> MixtureDensityNetwork:
+        """Fix the scaling, and build networks that start as the mixture of y alone."""
+        X_scaling = Scaling.of(rows.X, rows.weight)
+        y_scaling = Scaling.of(rows.y, rows.weight)
+        self.X_mean_, self.X_scale_ = X_scaling
+        self.y_mean_, self.y_scale_ = y_scaling
+        self._structure = self._network_parameters()
+        network = MixtureDensityNetwork(**self._structure, generator=generator)
+        network.head.start_at(
+            *unconditional_mixtures(
+                y_scaling.apply(rows.y).numpy(),
+                rows.weight,
+                self.n_components,
+                self.n_estimators,
+                seed=int(torch.randint(2**32, (), generator=generator)),
+            )
+        )
+        return network
+
+    def _copied_network(self) -> MixtureDensityNetwork:
+        """Copy the fitted networks to train them further."""
+        wanted = self._network_parameters()
+        changed = [key for key in wanted if wanted[key] != self._structure[key]]
+        if changed:
+            raise ValueError(
+                "The fitted networks cannot be trained further with another "
+                f"{', '.join(changed)}. Fit anew with warm_start=False."
+            )
+        return deepcopy(self.network_)
+
+    def _trainer(
+        self,
+        network: MixtureDensityNetwork,
+        generator: torch.Generator,
+        n_rows: int,
+        *,
+        learning_rate: str | None = None,
+        moments: Moments | None = None,
+    ) -> Trainer:
+        if self.warmup_iter >= self.max_iter:
+            raise ValueError(
+                f"warmup_iter must be smaller than max_iter={self.max_iter}, got "
+                f"warmup_iter={self.warmup_iter}."
+            )
+        batch_size = self.batch_size
+        settings = TrainingSettings(
+            learning_rate_init=self.learning_rate_init,
+            learning_rate=learning_rate or self.learning_rate,
+            alpha=self.alpha,
+            batch_size=_auto_batch_size(n_rows) if batch_size == "auto" else batch_size,
+            max_iter=self.max_iter,
+            warmup_iter=self.warmup_iter,
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            max_grad_norm=self.max_grad_norm,
+            input_noise=self.input_noise,
+            target_noise=self.target_noise,
+            shuffle=self.shuffle,
+            verbose=bool(self.verbose),
+        )
+        device = resolve_device(self.device, fitting=True)
+        if device.type != "cpu":
+            seed = int(torch.randint(2**62, (), generator=generator))
+            generator = make_generator(seed, device=device)
+        network = network.to(device, torch.float32)
+        return Trainer(network, settings, generator, moments)
+
+    def _scaled(
+        self,
+        rows: WeightedRows,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        X = Scaling(self.X_mean_, self.X_scale_).apply(rows.X)
+        y = Scaling(self.y_mean_, self.y_scale_).apply(rows.y)
+        return X.to(device, dtype), y.to(device, dtype), torch.from_numpy(rows.weight)
+
+    def _log_scale(self) -> float:
+        """What standardising y adds to a log-density, in nats."""
+        return float(np.log(self.y_scale_).sum())
+
+    # -- what a fit leaves behind ------------------------------------------------
+
+    def _set_fitted(self, network: MixtureDensityNetwork, history: History) -> None:
+        network.generator = None
+        network.zero_grad(set_to_none=True)
+        self.network_ = network.to("cpu", torch.float64).eval()
+        self._forget("_moments", *HELD_OUT_ATTRIBUTES, *OUT_OF_FOLD_ATTRIBUTES)
+        self.loss_curve_ = np.array(history.losses)
+        self.n_iter_ = len(history.losses)
+        if history.scores:
+            self.validation_scores_ = np.array(history.scores)
+            self.best_validation_score_ = float(history.best_scores.mean())
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            if hasattr(self, name):
+                delattr(self, name)
+
+    @torch.no_grad()
+    def _out_of_fold(self, distinct: WeightedRows, held_out: Subset) -> NDArray:
+        """Log-density of every distinct row by networks that did not train on it.
+
+        A used row lies in one network's fold; a row of weight zero trained none.
+        """
+        is_used = distinct.weight > 0
+        used, unused = distinct.where(is_used), distinct.where(~is_used)
+        X, y, _ = self._scaled(used, torch.device("cpu"), torch.float64)
+        log_density = torch.empty(len(y), dtype=torch.float64)
+        for columns in torch.arange(held_out.rows.shape[1]).split(EVALUATION_ROWS):
+            index, counts = (part[:, columns] for part in held_out)
+            values = _mixture.log_prob(self.network_(X[index]), y[index])
+            log_density[index[counts]] = values[counts]
+        result = np.empty(len(is_used))
+        result[is_used] = to_numpy(log_density) - self._log_scale()
+        if len(unused.weight):
+            result[~is_used] = self.score_samples(unused.X, unused.y)
+        return result
+
+    # -- predicting in chunks ----------------------------------------------------
+
+    def _mixtures(self, X: Any) -> Iterator[Mixture]:
+        """Pooled mixtures in the unit of y, for chunks of rows of bounded size."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=FLOATS)
+        device = resolve_device(self.device, fitting=False)
+        network = self.network_
+        if device.type == "cuda":
+            network = deepcopy(network).to(device)
+        else:  # float64 exists on the CPU and on CUDA only
+            device = torch.device("cpu")
+        scaling = Scaling(self.X_mean_, self.X_scale_)
+        shift, scale = to_tensor(self.y_mean_), to_tensor(self.y_scale_)
+        for rows in row_chunks(len(X), self._bytes_per_row()):
+            X_scaled = scaling.apply(X[rows]).to(device)
+            with torch.no_grad():
+                mixture = pool(network(X_scaled))
+            mixture = Mixture(*(part.cpu() for part in mixture))
+            yield _mixture.rescale(mixture, shift, scale)
+
+    def _bytes_per_row(self) -> int:
+        """Float64 numbers that one row needs on its way through the networks."""
+        widths = 2 * max([self.n_features_in_, *self._structure["hidden_layer_sizes"]])
+        component = 4 * self.n_outputs_ * (self.n_outputs_ + 2) + 4
+        members = self._structure["n_members"]
+        return 8 * members * (widths + self._structure["n_components"] * component)
+
+    def _density(self, mixture: Mixture) -> MixtureDensity:
+        names = getattr(self, "output_names_", None)
+        return MixtureDensity._wrap(mixture, self._y_ndim == 1, names)
+
+    # -- persistence and tags ----------------------------------------------------
+
+    def __getstate__(self):
+        """Replace the networks by arrays: a state of arrays and builtins only."""
+        state = dict(super().__getstate__())
+        if "network_" in state:
+            parameters = state["network_"].state_dict()
+            state["network_"] = {name: to_numpy(p) for name, p in parameters.items()}
+        return state
+
+    def __setstate__(self, state):
+        state = dict(state)
+        if "network_" in state:
+            network = MixtureDensityNetwork(**state["_structure"])
+            arrays = state["network_"]
+            network.to(torch.float64).load_state_dict(
+                {name: to_tensor(array) for name, array in arrays.items()}
+            )
+            state["network_"] = network.eval()
+        super().__setstate__(state)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        # score is the log-likelihood; the check behind this tag expects R2 > 0.5.
+        tags.regressor_tags.poor_score = True
+        return tags

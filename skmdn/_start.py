@@ -1,0 +1,57 @@
+"""The unconditional mixture of y, from which training starts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+__all__ = ["unconditional_mixtures"]
+
+MAX_ROWS = 10_000
+# Relative to the unit variance of the standardised target: clusters of a single
+# value would otherwise start the networks as spikes.
+SMALLEST_VARIANCE = 1e-3
+
+
+def unconditional_mixtures(
+    y: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    n_components: int,
+    n_mixtures: int,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixtures of clusters of the standardised y, each from another k-means start.
+
+    Returns
+    -------
+    log_weights (M, K), means (M, K, d), covariance (M, d, d) within the clusters
+    """
+    rng = np.random.RandomState(seed % 2**32)
+    if len(y) > MAX_ROWS:
+        chosen = rng.choice(len(y), MAX_ROWS, replace=False)
+        y, weight = y[chosen], weight[chosen]
+    n_clusters = min(n_components, len(np.unique(y, axis=0)))
+    # With fewer values than components, several components share a centre.
+    cluster_of = np.arange(n_components) % n_clusters
+    sharing = np.bincount(cluster_of)[cluster_of]
+    log_weights, means, within = [], [], []
+    for _ in range(n_mixtures):
+        clusters = KMeans(n_clusters, n_init=1, max_iter=30, random_state=rng).fit(
+            y, sample_weight=weight
+        )
+        share = np.bincount(clusters.labels_, weight, n_clusters) / weight.sum()
+        residuals = y - clusters.cluster_centers_[clusters.labels_]
+        log_weights.append(np.log(np.maximum(share[cluster_of] / sharing, 1e-6)))
+        means.append(clusters.cluster_centers_[cluster_of])
+        within.append(
+            (weight[:, None] * residuals).T @ residuals / weight.sum()
+            + SMALLEST_VARIANCE * np.eye(y.shape[1])
+        )
+    return _stack(log_weights), _stack(means), _stack(within)
+
+
+def _stack(arrays: list[NDArray[np.float64]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

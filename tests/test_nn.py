@@ -1,0 +1,130 @@
+"""The network: layouts, floor, start, independence of its members."""
+
+import math
+
+import pytest
+import torch
+from conftest import random_parameters
+from numpy.testing import assert_allclose
+
+from skmdn import _mixture
+from skmdn.nn import COVARIANCE_LAYOUTS, MixtureDensityNetwork, mixture_nll, pool
+
+COVARIANCE_TYPES = list(COVARIANCE_LAYOUTS)
+
+
+def make_network(seed=0, **options):
+    options = {"n_features": 3, "n_outputs": 2, "n_components": 4} | options
+    generator = torch.Generator().manual_seed(seed)
+    return MixtureDensityNetwork(**options, generator=generator).double()
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_factors_have_the_structure_of_the_covariance_type(covariance_type, d):
+    network = make_network(n_outputs=d, covariance_type=covariance_type)
+    with torch.no_grad():
+        network.head.linear.weight.mul_(50)
+        mixture = network(normal(10, 3))
+    factors = mixture.precision_factors
+    assert_allclose(mixture.log_weights.exp().sum(-1), torch.ones(1, 10), rtol=1e-12)
+    assert_allclose(torch.tril(factors, -1), torch.zeros_like(factors))
+    off_diagonal = torch.triu(factors, 1)
+    is_matrix = covariance_type in ("full", "tied") and d > 1
+    assert bool(off_diagonal.any()) is is_matrix
+    differs_between_components = not torch.allclose(factors[:, :, 0], factors[:, :, 1])
+    assert differs_between_components is (covariance_type != "tied")
+    if covariance_type == "spherical":
+        diagonal = factors.diagonal(dim1=-2, dim2=-1)
+        assert_allclose(diagonal, diagonal[..., :1].expand_as(diagonal))
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_floor_bounds_the_density_whatever_the_head_says(covariance_type):
+    floor = 1e-2
+    network = make_network(covariance_type=covariance_type, reg_covar=floor)
+    for value in (-1e4, -50.0, 0.0, 50.0, 1e4):
+        with torch.no_grad():
+            network.head.linear.bias.fill_(value)
+            _, means, factors = network(normal(5, 3))
+        assert factors.isfinite().all()
+        # 1 / u^2 is the residual variance of an output given the later ones.
+        assert (factors.diagonal(dim1=-2, dim2=-1) ** -2 >= floor * (1 - 1e-9)).all()
+        peak = _mixture.log_det(factors) - _mixture.LOG_2PI
+        assert (peak <= -math.log(2 * math.pi * floor) + 1e-9).all()
+    del means
+
+
+def test_floor_is_added_to_the_variance():
+    network = make_network(covariance_type="diag", reg_covar=0.5)
+    free = make_network(covariance_type="diag", reg_covar=0.0)
+    X = normal(5, 3)
+    floored, raw = (
+        _mixture.covariances(net(X).precision_factors).diagonal(dim1=-2, dim2=-1)
+        for net in (network, free)
+    )
+    assert_allclose(floored.detach(), raw.detach() + 0.5, rtol=1e-9)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_head_starts_at_the_mixture_given(covariance_type):
+    weights, means, covariances = map(torch.tensor, random_parameters(2, 4, 2))
+    network = make_network(n_members=2, covariance_type=covariance_type, reg_covar=1e-4)
+    network.head.start_at(weights.log(), means, covariances[:, 0])
+    with torch.no_grad():
+        network.head.linear.weight.zero_()
+        mixture = network(normal(5, 3))
+    for row in range(5):
+        assert_allclose(mixture.log_weights[:, row], weights.log(), rtol=1e-6)
+        assert_allclose(mixture.means[:, row], means, rtol=1e-12)
+    started = _mixture.covariances(mixture.precision_factors[:, 0, 0])
+    if covariance_type in ("full", "tied"):
+        assert_allclose(started, covariances[:, 0], rtol=1e-9)
+    else:
+        variances = covariances[:, 0].diagonal(dim1=-2, dim2=-1)
+        if covariance_type == "spherical":
+            variances = variances.mean(-1, keepdim=True).expand(-1, 2)
+        assert_allclose(started, torch.diag_embed(variances), rtol=1e-9)
+
+
+def test_members_share_nothing():
+    network = make_network(n_members=3)
+    X, y = normal(7, 3), normal(7, 2, seed=1)
+    mixture_nll(*network(X), y)[1].sum().backward()
+    for parameter in network.parameters():
+        assert parameter.grad[1].any()
+        assert not parameter.grad[[0, 2]].any()
+    own_rows = X.expand(3, 7, 3)
+    for shared, own in zip(network(X), network(own_rows), strict=True):
+        assert torch.equal(shared, own)
+
+
+def test_pooled_density_is_the_mean_of_the_members():
+    network = make_network(n_members=3)
+    X, y = normal(7, 3), normal(7, 2, seed=1)
+    members = network(X)
+    expected = torch.logsumexp(-mixture_nll(*members, y), dim=0) - math.log(3)
+    assert_allclose(
+        _mixture.log_prob(pool(members), y).detach(), expected.detach(), rtol=1e-12
+    )
+
+
+def test_dropout_keeps_the_mean_and_is_off_in_evaluation():
+    network = make_network(dropout=0.5)
+    hidden = torch.ones(1, 200, 500, dtype=torch.float64)
+    dropped = network._drop(hidden)
+    assert_allclose(dropped.mean(), 1, atol=0.01)
+    assert_allclose((dropped == 0).double().mean(), 0.5, atol=0.01)
+    assert torch.equal(network.eval()._drop(hidden), hidden)
+
+
+def test_same_generator_seed_gives_the_same_network():
+    first, second, other = make_network(0), make_network(0), make_network(1)
+    X = normal(5, 3)
+    assert torch.equal(first(X).means, second(X).means)
+    assert not torch.equal(first(X).means, other(X).means)
