@@ -20,16 +20,19 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from skmdn import _mixture
 from skmdn._arrays import (
     make_generator,
     make_seed,
     resolve_device,
-    row_chunks,
     to_numpy,
-    to_tensor,
 )
 from skmdn._checks import as_targets, as_weights, as_widths, output_names
+from skmdn._inference import (
+    log_density_held_out,
+    network_from_arrays,
+    network_to_arrays,
+    pooled_mixtures,
+)
 from skmdn._mixture import Mixture
 from skmdn._rows import (
     MIN_FOLDS,
@@ -42,7 +45,6 @@ from skmdn._rows import (
 )
 from skmdn._start import unconditional_mixtures
 from skmdn._training import (
-    EVALUATION_ROWS,
     LEARNING_RATES,
     History,
     MemberRows,
@@ -52,7 +54,7 @@ from skmdn._training import (
     train,
 )
 from skmdn.density import MixtureDensity
-from skmdn.nn import ACTIVATIONS, COVARIANCE_LAYOUTS, MixtureDensityNetwork, pool
+from skmdn.nn import ACTIVATIONS, COVARIANCE_LAYOUTS, MixtureDensityNetwork
 
 __all__ = ["MDNRegressor"]
 
@@ -704,14 +706,20 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         network = network.to(device, torch.float32)
         return Trainer(network, settings, generator, moments)
 
+    def _scalings(self) -> tuple[Scaling, Scaling]:
+        return (
+            Scaling(self.X_mean_, self.X_scale_),
+            Scaling(self.y_mean_, self.y_scale_),
+        )
+
     def _scaled(
         self,
         rows: WeightedRows,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        X = Scaling(self.X_mean_, self.X_scale_).apply(rows.X)
-        y = Scaling(self.y_mean_, self.y_scale_).apply(rows.y)
+        X_scaling, y_scaling = self._scalings()
+        X, y = X_scaling.apply(rows.X), y_scaling.apply(rows.y)
         return X.to(device, dtype), y.to(device, dtype), torch.from_numpy(rows.weight)
 
     def _log_scale(self) -> float:
@@ -736,22 +744,21 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             if hasattr(self, name):
                 delattr(self, name)
 
-    @torch.no_grad()
-    def _out_of_fold(self, distinct: WeightedRows, held_out: Subset) -> NDArray:
+    def _out_of_fold(
+        self, distinct: WeightedRows, held_out: Subset
+    ) -> NDArray[np.float64]:
         """Log-density of every distinct row by networks that did not train on it.
 
         A used row lies in one network's fold; a row of weight zero trained none.
         """
         is_used = distinct.weight > 0
-        used, unused = distinct.where(is_used), distinct.where(~is_used)
-        X, y, _ = self._scaled(used, torch.device("cpu"), torch.float64)
-        log_density = torch.empty(len(y), dtype=torch.float64)
-        for columns in torch.arange(held_out.rows.shape[1]).split(EVALUATION_ROWS):
-            index, counts = (part[:, columns] for part in held_out)
-            values = _mixture.log_prob(self.network_(X[index]), y[index])
-            log_density[index[counts]] = values[counts]
+        X, y, _ = self._scaled(
+            distinct.where(is_used), torch.device("cpu"), torch.float64
+        )
         result = np.empty(len(is_used))
-        result[is_used] = to_numpy(log_density) - self._log_scale()
+        values = log_density_held_out(self.network_, X, y, held_out)
+        result[is_used] = to_numpy(values) - self._log_scale()
+        unused = distinct.where(~is_used)
         if len(unused.weight):
             result[~is_used] = self.score_samples(unused.X, unused.y)
         return result
@@ -759,30 +766,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     # -- predicting in chunks ----------------------------------------------------
 
     def _mixtures(self, X: Any) -> Iterator[Mixture]:
-        """Pooled mixtures in the unit of y, for chunks of rows of bounded size."""
+        """Pooled mixtures in the unit of y, for chunks of rows."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=FLOATS)
-        device = resolve_device(self.device, fitting=False)
-        network = self.network_
-        if device.type == "cuda":
-            network = deepcopy(network).to(device)
-        else:  # float64 exists on the CPU and on CUDA only
-            device = torch.device("cpu")
-        scaling = Scaling(self.X_mean_, self.X_scale_)
-        shift, scale = to_tensor(self.y_mean_), to_tensor(self.y_scale_)
-        for rows in row_chunks(len(X), self._bytes_per_row()):
-            X_scaled = scaling.apply(X[rows]).to(device)
-            with torch.no_grad():
-                mixture = pool(network(X_scaled))
-            mixture = Mixture(*(part.cpu() for part in mixture))
-            yield _mixture.rescale(mixture, shift, scale)
-
-    def _bytes_per_row(self) -> int:
-        """Float64 numbers that one row needs on its way through the networks."""
-        widths = 2 * max([self.n_features_in_, *self._structure["hidden_layer_sizes"]])
-        component = 4 * self.n_outputs_ * (self.n_outputs_ + 2) + 4
-        members = self._structure["n_members"]
-        return 8 * members * (widths + self._structure["n_components"] * component)
+        yield from pooled_mixtures(
+            self.network_,
+            validate_data(self, X, reset=False, dtype=FLOATS),
+            *self._scalings(),
+            resolve_device(self.device, fitting=False),
+        )
 
     def _density(self, mixture: Mixture) -> MixtureDensity:
         names = getattr(self, "output_names_", None)
@@ -794,19 +785,15 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         """Replace the networks by arrays: a state of arrays and builtins only."""
         state = dict(super().__getstate__())
         if "network_" in state:
-            parameters = state["network_"].state_dict()
-            state["network_"] = {name: to_numpy(p) for name, p in parameters.items()}
+            state["network_"] = network_to_arrays(state["network_"])
         return state
 
     def __setstate__(self, state):
         state = dict(state)
         if "network_" in state:
-            network = MixtureDensityNetwork(**state["_structure"])
-            arrays = state["network_"]
-            network.to(torch.float64).load_state_dict(
-                {name: to_tensor(array) for name, array in arrays.items()}
+            state["network_"] = network_from_arrays(
+                state["_structure"], state["network_"]
             )
-            state["network_"] = network.eval()
         super().__setstate__(state)
 
     def __sklearn_tags__(self):

@@ -301,6 +301,12 @@ class MixtureDensityNetwork(nn.Module):
         self.n_members = n_members
         self.activation = activation
         self.dropout = dropout
+        # What a row needs on its way through: two layers at a time, then the mixture
+        # in a few copies.
+        self.floats_per_row = n_members * (
+            2 * max([n_features, *hidden_layer_sizes])
+            + 4 * n_components * (n_outputs * (n_outputs + 2) + 1)
+        )
         widths = [n_features, *hidden_layer_sizes]
         self.hidden = nn.ModuleList(
             MemberLinear(n_members, n_in, n_out, gain=math.sqrt(2), generator=generator)

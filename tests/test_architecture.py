@@ -21,6 +21,7 @@ FLOORS = {
     "nn": 2,
     "density": 2,
     "datasets": 3,
+    "_inference": 3,
     "_training": 3,
     "metrics": 3,
     "_regressor": 4,
