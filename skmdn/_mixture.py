@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skmdn._roots import solve_increasing
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -190,9 +192,21 @@ def select(mixture: Mixture, index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sample(mixture: Mixture, uniform: Tensor, noise: Tensor) -> Tensor:
-    """Turn uniform (n, s) and normal (n, s, d) numbers into draws, (n, s, d)."""
+    """Turn uniform (n, s) and normal (n, s, d) numbers into draws, (n, s, d).
+
+    U is inverted once for each component rather than solved with for each draw.
+    """
+    n, n_components, d = mixture.means.shape
+    rows, columns = torch.triu_indices(d, d)
+    roots = invert_factors(mixture.precision_factors)[..., rows, columns]
+    packed = torch.cat([mixture.means, roots], dim=-1).flatten(0, 1)
     index = draw_components(mixture.log_weights, uniform)
-    return unwhiten(*select(mixture, index), noise)
+    index += n_components * torch.arange(n)[:, None]
+    chosen = packed[index]
+    draws = chosen[..., :d].clone()
+    for entry, (row, column) in enumerate(zip(rows, columns, strict=True), start=d):
+        draws[..., row].addcmul_(chosen[..., entry], noise[..., column])
+    return draws
 
 
 # -- marginals and conditionals --------------------------------------------------
@@ -311,13 +325,15 @@ def _add_axis(mixture: Mixture) -> Mixture:
 
 # -- one output ------------------------------------------------------------------
 
-ROOT_RTOL = 1e-15
-MAX_ROOT_STEPS = 100
-
 
 def normal_cdf(z: Tensor) -> Tensor:
     """Standard normal cdf; torch's own has no correct digits left in the far tail."""
     return torch.erfc(z * -math.sqrt(0.5)) / 2
+
+
+def reflect(mixture: Mixture) -> Mixture:
+    """Mixture of -Y, which turns upper tails into lower ones."""
+    return mixture._replace(means=-mixture.means)
 
 
 def cdf(mixture: Mixture, y: Tensor) -> Tensor:
@@ -326,39 +342,46 @@ def cdf(mixture: Mixture, y: Tensor) -> Tensor:
     return (mixture.log_weights.exp() * normal_cdf(z)).sum(-1)
 
 
+def log_cdf(mixture: Mixture, y: Tensor) -> Tensor:
+    """log P(Y <= y) of one output, (...), with its digits in both tails."""
+    z = whiten(mixture, y)[..., 0]
+    lower = torch.logsumexp(mixture.log_weights + torch.special.log_ndtr(z), -1)
+    upper = (mixture.log_weights.exp() * normal_cdf(-z)).sum(-1)
+    return torch.where(upper < 0.5, torch.log1p(-upper), lower)
+
+
 def ppf(mixture: Mixture, q: Tensor) -> Tensor:
-    """Quantile of one output, (..., 1) for q (...), by Newton in an exact bracket.
+    """Quantile of one output, (..., 1) for q (...), in an exact bracket.
 
     A mixture's quantile lies between the smallest and the largest quantile of its
     components, since its cdf is an average of theirs. Levels above one half are
-    solved in the reflected mixture, where 1 - q keeps its digits. Newton's method
-    runs on log cdf, which is concave and nearly quadratic in the tail; a step that
-    leaves the bracket is replaced by bisection.
+    solved in the reflected mixture, where 1 - q keeps its digits. The equation is
+    solved for log cdf, which is concave and nearly quadratic in the tail.
     """
     sign = torch.where(q > 0.5, -1.0, 1.0).to(q)
     level = torch.where(q > 0.5, 1 - q, q)
+    is_infinite = level == 0
+    level = torch.where(is_infinite, 0.5, level)
     weights = mixture.log_weights.exp()
     means = sign[..., None] * mixture.means[..., 0]
     factors = mixture.precision_factors[..., 0, 0]
+    peaks = weights * factors / math.sqrt(2 * math.pi)
+
     quantiles = means + torch.special.ndtri(level)[..., None] / factors
     low = torch.where(weights > 0, quantiles, torch.inf).amin(-1)
     high = torch.where(weights > 0, quantiles, -torch.inf).amax(-1)
-    resolution = ROOT_RTOL / factors.amax(-1)
-    y = (low + high) / 2
-    for _ in range(MAX_ROOT_STEPS):
+    start = (weights * quantiles).sum(-1)
+
+    def log_cdf_above_level(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z = (y[..., None] - means) * factors
+        heights = peaks * (z.square() / -2).exp()
         below = (weights * normal_cdf(z)).sum(-1)
-        slope = (weights * factors * (-(z.square() + LOG_2PI) / 2).exp()).sum(-1)
-        low = torch.where(below <= level, y, low)
-        high = torch.where(below >= level, y, high)
-        newton = y + (level.log() - below.log()) * below / slope
-        inside = (newton > low) & (newton < high)
-        step = torch.where(inside, newton, (low + high) / 2) - y
-        settled = (below == level) | (step.abs() <= ROOT_RTOL * y.abs() + resolution)
-        y = torch.where(settled, y, y + step)
-        if settled.all():
-            break
-    return (sign * y)[..., None]
+        slope = heights.sum(-1) / below
+        curvature = -(heights * z * factors).sum(-1) / below - slope.square()
+        return below.log() - level.log(), slope, curvature
+
+    y = solve_increasing(log_cdf_above_level, low, high, start, 1 / factors.amax(-1))
+    return (sign * torch.where(is_infinite, -torch.inf, y))[..., None]
 
 
 def crps(mixture: Mixture, y: Tensor) -> Tensor:
