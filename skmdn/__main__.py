@@ -194,13 +194,15 @@ def _cross_validate(
 
 def _scores(y: NDArray, density: MixtureDensity) -> NDArray[np.float64]:
     """Log score, CRPS or energy score, and coverage of each row, (n, 3)."""
-    distance = metrics.crps if y.shape[1] == 1 else metrics.energy_score
-    covered = np.zeros(len(y))
-    for output in range(y.shape[1]):
-        low, high = density.marginal(output).interval(CONFIDENCE)
-        covered += (low <= y[:, output]) & (y[:, output] <= high)
+    is_single = y.shape[1] == 1
+    distance = metrics.crps if is_single else metrics.energy_score
+    region = "interval" if is_single else "hdr"
     return np.column_stack(
-        [metrics.log_score(y, density), distance(y, density), covered / y.shape[1]]
+        [
+            metrics.log_score(y, density),
+            distance(y, density),
+            metrics.coverage(y, density, CONFIDENCE, region=region),
+        ]
     )
 
 
@@ -211,9 +213,10 @@ def _print_scores(scores: dict[str, NDArray[np.float64]], n_outputs: int) -> Non
     for name, table in scores.items():
         nll, score, covered = table.mean(axis=0)
         print(f"{name:{width}}  {nll:9.4f}  {score:12.4g}  {100 * covered:11.1f} %")
+    region = "central intervals" if n_outputs == 1 else "highest-density regions"
     print(
-        f"\nNLL in nats and {distance} in the unit of the target: lower is better. "
-        "Coverage of\nthe central 90 % intervals should be 90 %."
+        f"\nNLL in nats and {distance} in the unit of the target: lower is better.\n"
+        f"The {region} of 90 % should cover 90 %."
     )
 
 

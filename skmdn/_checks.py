@@ -14,6 +14,7 @@ __all__ = [
     "as_targets",
     "as_weights",
     "as_widths",
+    "check_confidence",
     "check_factors",
     "check_mixture_weights",
     "check_output_names",
@@ -80,6 +81,11 @@ def as_finite(name: str, array: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(result).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity.")
     return result
+
+
+def check_confidence(confidence: float) -> None:
+    if not 0 <= confidence <= 1:
+        raise ValueError(f"confidence must lie in [0, 1], got {confidence}.")
 
 
 def check_shapes(weights: NDArray, means: NDArray, factors: NDArray) -> None:

@@ -49,6 +49,8 @@ def factors_from_covariances(covariances: Tensor) -> Tensor:
 
 def invert_factors(factors: Tensor) -> Tensor:
     """Inverse of upper-triangular matrices, (..., d, d)."""
+    if factors.shape[-1] == 1:  # the solver is slow for many small matrices
+        return factors.reciprocal()
     identity = torch.eye(
         factors.shape[-1], dtype=factors.dtype, device=factors.device
     ).expand_as(factors)
@@ -174,6 +176,8 @@ def rescale(mixture: Mixture, shift: Tensor, scale: Tensor) -> Mixture:
 
 def unwhiten(means: Tensor, factors: Tensor, z: Tensor) -> Tensor:
     """Undo `whiten`: y = mean + U^-1 z, by back substitution."""
+    if factors.shape[-1] == 1:
+        return means + z / factors[..., 0]
     solved = torch.linalg.solve_triangular(factors, z[..., None], upper=True)
     return means + solved[..., 0]
 
@@ -289,7 +293,7 @@ def _ambiguity_by_panels(mixture: Mixture) -> Tensor:
         means.new_tensor(part) for part in np.polynomial.legendre.leggauss(PANEL_POINTS)
     )
     y = edges[..., :-1, None] + half_width * (1 + points)  # (..., n_panels, points)
-    joint = joint_log_prob(_add_axis(mixture), y.flatten(-2)[..., None])
+    joint = joint_log_prob(add_axis(mixture), y.flatten(-2)[..., None])
     ambiguity = torch.special.entr(joint.softmax(-1)).sum(-1)
     measure = (half_width * point_weights).flatten(-2) * joint.logsumexp(-1).exp()
     return (measure * ambiguity).sum(-1)
@@ -297,24 +301,29 @@ def _ambiguity_by_panels(mixture: Mixture) -> Tensor:
 
 def _ambiguity_by_sobol(mixture: Mixture) -> Tensor:
     """H(C | Y) of several outputs by the same quasi-random normal points in each."""
-    noise = _sobol_normal(mixture.means.shape[-1]).to(mixture.means)
-    y = unwhiten(
-        mixture.means[..., None, :], mixture.precision_factors[..., None, :, :], noise
-    )  # (..., K, SOBOL_POINTS, d)
-    joint = joint_log_prob(_add_axis(_add_axis(mixture)), y)
+    y = component_points(mixture, SOBOL_POINTS)
+    joint = joint_log_prob(add_axis(add_axis(mixture)), y)
     ambiguity = torch.special.entr(joint.softmax(-1)).sum(-1).mean(-1)
     return (mixture.log_weights.exp() * ambiguity).sum(-1)
 
 
+def component_points(mixture: Mixture, n_points: int) -> Tensor:
+    """The same quasi-random normal points in every component, (..., K, n_points, d)."""
+    noise = _sobol_normal(mixture.means.shape[-1], n_points).to(mixture.means)
+    return unwhiten(
+        mixture.means[..., None, :], mixture.precision_factors[..., None, :, :], noise
+    )
+
+
 @lru_cache(maxsize=32)
-def _sobol_normal(n_outputs: int) -> Tensor:
-    """Scrambled Sobol points mapped to a standard normal, (SOBOL_POINTS, d)."""
+def _sobol_normal(n_outputs: int, n_points: int) -> Tensor:
+    """Scrambled Sobol points mapped to a standard normal, (n_points, d)."""
     engine = torch.quasirandom.SobolEngine(n_outputs, scramble=True, seed=0)
-    uniform = engine.draw(SOBOL_POINTS, dtype=torch.float64)
+    uniform = engine.draw(n_points, dtype=torch.float64)
     return torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
 
 
-def _add_axis(mixture: Mixture) -> Mixture:
+def add_axis(mixture: Mixture) -> Mixture:
     """Let every mixture meet a further axis of points."""
     return Mixture(
         mixture.log_weights[..., None, :],
@@ -358,30 +367,58 @@ def ppf(mixture: Mixture, q: Tensor) -> Tensor:
     solved in the reflected mixture, where 1 - q keeps its digits. The equation is
     solved for log cdf, which is concave and nearly quadratic in the tail.
     """
+    shape, q = q.shape, q.flatten()
+    rows = torch.arange(len(mixture.means)).expand(shape).flatten()
     sign = torch.where(q > 0.5, -1.0, 1.0).to(q)
     level = torch.where(q > 0.5, 1 - q, q)
     is_infinite = level == 0
     level = torch.where(is_infinite, 0.5, level)
     weights = mixture.log_weights.exp()
-    means = sign[..., None] * mixture.means[..., 0]
     factors = mixture.precision_factors[..., 0, 0]
-    peaks = weights * factors / math.sqrt(2 * math.pi)
+    # Scaled so that erfc(z) and exp(-z^2) need no further factors.
+    scales = factors * math.sqrt(0.5)
+    log_peaks = (weights * scales).log() - math.log(math.pi) / 2
+    # One row for each quantile asked for.
+    means, stds, scales_of, weights_of, log_peaks = (
+        part.index_select(0, rows)
+        for part in (mixture.means[..., 0], 1 / factors, scales, weights, log_peaks)
+    )
+    means.mul_(sign[:, None])
+    z = torch.special.ndtri(level)
+    quantiles = means + z[:, None] * stds
+    centre, spread = mean(mixture)[:, 0], var(mixture)[:, 0].sqrt()
+    low, high = quantiles.amin(-1), quantiles.amax(-1)
+    if (weights == 0).any():
+        is_empty = weights_of == 0
+        low = quantiles.masked_fill(is_empty, torch.inf).amin(-1)
+        high = quantiles.masked_fill(is_empty, -torch.inf).amax(-1)
+    y = solve_increasing(
+        _log_cdf_above_level,
+        low,
+        high,
+        # The quantile of a Gaussian with the mixture's moments.
+        start=sign * centre.index_select(0, rows) + z * spread.index_select(0, rows),
+        scale=stds.amin(-1),
+        parameters=(means, scales_of, weights_of, log_peaks, level),
+    )
+    return (sign * torch.where(is_infinite, -torch.inf, y)).reshape(shape)[..., None]
 
-    quantiles = means + torch.special.ndtri(level)[..., None] / factors
-    low = torch.where(weights > 0, quantiles, torch.inf).amin(-1)
-    high = torch.where(weights > 0, quantiles, -torch.inf).amax(-1)
-    start = (weights * quantiles).sum(-1)
 
-    def log_cdf_above_level(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        z = (y[..., None] - means) * factors
-        heights = peaks * (z.square() / -2).exp()
-        below = (weights * normal_cdf(z)).sum(-1)
-        slope = heights.sum(-1) / below
-        curvature = -(heights * z * factors).sum(-1) / below - slope.square()
-        return below.log() - level.log(), slope, curvature
-
-    y = solve_increasing(log_cdf_above_level, low, high, start, 1 / factors.amax(-1))
-    return (sign * torch.where(is_infinite, -torch.inf, y))[..., None]
+def _log_cdf_above_level(
+    y: Tensor,
+    means: Tensor,
+    scales: Tensor,
+    weights: Tensor,
+    log_peaks: Tensor,
+    level: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log cdf - log level and its two derivatives, for `solve_increasing`."""
+    z = (means - y[:, None]).mul_(scales)
+    below = torch.erfc(z).mul_(weights).sum(-1) / 2
+    heights = (z * z).sub_(log_peaks).neg_().exp_()
+    slope = heights.sum(-1) / below
+    curvature = 2 * heights.mul_(z).mul_(scales).sum(-1) / below - slope.square()
+    return below.log() - level.log(), slope, curvature
 
 
 def crps(mixture: Mixture, y: Tensor) -> Tensor:

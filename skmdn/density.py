@@ -12,10 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from skmdn import _mixture
+from skmdn import _mixture, _regions
 from skmdn._arrays import make_generator, make_seed, row_chunks, to_numpy, to_tensor
 from skmdn._checks import (
     as_finite,
+    check_confidence,
     check_factors,
     check_mixture_weights,
     check_output_names,
@@ -24,6 +25,11 @@ from skmdn._checks import (
 from skmdn._mixture import Mixture
 
 __all__ = ["MixtureDensity"]
+
+
+def _split_rows(rows: NDArray[np.intp], items: NDArray, n: int) -> list[NDArray]:
+    """Cut a flat list whose rows rise into one array for each of n rows."""
+    return np.split(items, np.searchsorted(rows, np.arange(1, n)))
 
 
 def _frozen(tensor: Tensor) -> NDArray[np.float64]:
@@ -323,6 +329,19 @@ class MixtureDensity:
         self._check_one_output("cdf")
         return self._over_rows(_mixture.cdf, self._points("y", y), axis=-1)
 
+    def sf(self, y: ArrayLike) -> NDArray[np.float64]:
+        """Probability of exceeding y, 1 - cdf with its digits; shapes as in `cdf`."""
+        return self._reflected().cdf(-np.asarray(y, dtype=np.float64))
+
+    def logcdf(self, y: ArrayLike) -> NDArray[np.float64]:
+        """Logarithm of `cdf`, accurate in both far tails; shapes as in `cdf`."""
+        self._check_one_output("logcdf")
+        return self._over_rows(_mixture.log_cdf, self._points("y", y), axis=-1)
+
+    def logsf(self, y: ArrayLike) -> NDArray[np.float64]:
+        """Logarithm of `sf`, accurate in both far tails; shapes as in `cdf`."""
+        return self._reflected().logcdf(-np.asarray(y, dtype=np.float64))
+
     def ppf(self, q: ArrayLike) -> NDArray[np.float64]:
         """Quantile, the inverse of `cdf`, for one output.
 
@@ -358,6 +377,14 @@ class MixtureDensity:
         result = self._over_rows(quantiles, points, axis=-2)
         return result[..., 0] if self._is_scalar else result
 
+    def isf(self, q: ArrayLike) -> NDArray[np.float64]:
+        """Value exceeded with probability q, the inverse of `sf`; as in `ppf`."""
+        return -self._reflected().ppf(q)
+
+    def median(self) -> NDArray[np.float64]:
+        """Median, `ppf(0.5)`, for one output, in the unit of y."""
+        return self.ppf(0.5)
+
     def interval(
         self, confidence: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -373,9 +400,140 @@ class MixtureDensity:
         lower, upper : ndarray of shape (n,)
             In the unit of y.
         """
-        if not 0 <= confidence <= 1:
-            raise ValueError(f"confidence must lie in [0, 1], got {confidence}.")
-        return self.ppf((1 - confidence) / 2), self.ppf((1 + confidence) / 2)
+        check_confidence(confidence)
+        tail = (1 - confidence) / 2
+        return self.ppf(tail), self.isf(tail)
+
+    # -- modes and highest-density regions ---------------------------------------
+
+    def modes(self) -> list[NDArray[np.float64]]:
+        """All modes of every row, the maxima of its density.
+
+        Returns
+        -------
+        modes : list of n ndarrays of shape (n_modes, n_outputs)
+            Each row's by falling density, in the unit of y; scalars drop the last
+            axis.
+
+        Notes
+        -----
+        One output: every zero of the slope is found, between points spaced by half
+        a standard deviation of each component. Several: Newton's method, kept
+        ascending by mean-shift steps, climbs from every mean and from the centres
+        of neighbouring pairs, since Gaussians can have modes away from their means;
+        arrivals are merged, and kept where the Hessian is negative definite.
+
+        References
+        ----------
+        M. A. Carreira-Perpinan, "Mode-finding for mixtures of Gaussian
+        distributions", IEEE Transactions on Pattern Analysis and Machine
+        Intelligence 22, 2000.
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity
+        >>> density = MixtureDensity([[0.3, 0.7]], [[-3.0, 3.0]], [[1.0, 1.0]])
+        >>> density.modes()[0].round(3)
+        array([ 3., -3.])
+        """
+        rows, points = self._modes()
+        return _split_rows(rows, points, len(self))
+
+    def mode(self) -> NDArray[np.float64]:
+        """Highest mode, shape (n, n_outputs), in the unit of y."""
+        rows, points = self._modes()
+        return points[np.diff(rows, prepend=-1) > 0]
+
+    def hdr(self, confidence: float) -> list[NDArray[np.float64]]:
+        """Highest-density region of one output: the smallest set with a probability.
+
+        Parameters
+        ----------
+        confidence : float
+            Probability inside, in [0, 1].
+
+        Returns
+        -------
+        intervals : list of n ndarrays of shape (n_intervals, 2)
+            Disjoint, in rising order, in the unit of y.
+
+        See Also
+        --------
+        hdr_level, in_hdr : For any number of outputs.
+
+        References
+        ----------
+        R. J. Hyndman, "Computing and graphing highest density regions", The
+        American Statistician 50, 1996.
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity
+        >>> density = MixtureDensity([[0.5, 0.5]], [[-3.0, 3.0]], [[2.0, 2.0]])
+        >>> density.hdr(0.9)[0].round(2)
+        array([[-3.82, -2.18],
+               [ 2.18,  3.82]])
+        """
+        self._check_one_output("hdr")
+        check_confidence(confidence)
+        if confidence == 1:
+            return [np.array([[-np.inf, np.inf]]) for _ in range(len(self))]
+        if confidence == 0:
+            return [np.array([[mode, mode]]) for mode in self.mode().ravel()]
+        first, rows, edges = 0, [], []
+        for chunk in self._chunks(_regions.n_level_points(self._mixture)):
+            found = _regions.regions(self._rows(chunk), confidence)
+            rows.append(found.rows + first)
+            edges.append(found.edges)
+            first += len(found.log_level)
+        return _split_rows(
+            torch.cat(rows).numpy(), to_numpy(torch.cat(edges)), len(self)
+        )
+
+    def hdr_level(self, confidence: float) -> NDArray[np.float64]:
+        """Density at the edge of the highest-density region, for any outputs.
+
+        Parameters
+        ----------
+        confidence : float
+            Probability inside, in [0, 1].
+
+        Returns
+        -------
+        level : ndarray of shape (n,)
+            In one over the unit of y. Exact for one output; for several the
+            quantile of the density at 4096 quasi-random points of the row, so that
+            the region holds `confidence` within about 0.005.
+        """
+        check_confidence(confidence)
+        if confidence == 1:
+            return np.zeros(len(self))
+        if confidence == 0:
+            return self.pdf(self.mode())
+
+        def log_level(mixture: Mixture) -> Tensor:
+            return _regions.log_level(mixture, confidence)
+
+        level = self._over_rows(
+            log_level, axis=-1, n_points=_regions.n_level_points(self._mixture)
+        )
+        return np.exp(level)
+
+    def in_hdr(self, y: ArrayLike, confidence: float) -> NDArray[np.bool_]:
+        """Whether y lies in the highest-density region, for any outputs.
+
+        Parameters
+        ----------
+        y : array-like of shape (n, n_outputs) or broadcastable to it
+            As in `logpdf`.
+        confidence : float
+            Probability inside, in [0, 1].
+
+        Returns
+        -------
+        in_hdr : ndarray of bool of shape (n,), or (m, n) for a grid
+        """
+        return self.pdf(y) >= self.hdr_level(confidence)
 
     # -- marginals, conditionals, mixtures of mixtures ---------------------------
 
@@ -598,13 +756,35 @@ class MixtureDensity:
 
     # -- privates ----------------------------------------------------------------
 
+    def _reflected(self) -> MixtureDensity:
+        """Density of -Y: its lower tails are the upper ones here."""
+        reflected = _mixture.reflect(self._mixture)
+        return self._wrap(reflected, self._is_scalar, self.output_names)
+
+    def _modes(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Modes as a flat list, with the row of each."""
+        first, rows, points = 0, [], []
+        for chunk in self._chunks(_regions.n_mode_points(self._mixture)):
+            mixture = self._rows(chunk)
+            found = _regions.find_modes(mixture)
+            rows.append(found.rows + first)
+            points.append(found.points)
+            first += len(mixture.means)
+        return (
+            torch.cat(rows).numpy(),
+            to_numpy(self._drop_output(torch.cat(points))),
+        )
+
     def _rows(self, rows: slice) -> Mixture:
         return Mixture(*(part[rows] for part in self._mixture))
 
     def _chunks(self, n_points: int) -> Iterable[slice]:
         """Slices of rows whose work on n_points each fits the working memory."""
-        floats = n_points * self.n_components * (self.n_outputs + 3)
-        return row_chunks(len(self), 8 * (floats + self.n_outputs**2))
+        return row_chunks(len(self), 8 * n_points * self._floats_per_point())
+
+    def _floats_per_point(self) -> int:
+        """What one point of one row needs on its way through the components."""
+        return self.n_components * (self.n_outputs + 3) + self.n_outputs**2
 
     def _over_rows(
         self,
@@ -616,18 +796,27 @@ class MixtureDensity:
         """Apply a function of (mixture, points) to chunks of rows, and join them.
 
         `points` are (..., n or 1, d); `axis` is the axis of the rows in the result.
+        A grid that is too large for one row is cut as well.
         """
-
-        def pairs(tensor: Tensor) -> bool:
-            return tensor.shape[-2] == len(self) > 1
-
         for tensor in points:
-            n_points *= math.prod(tensor.shape[: -2 if pairs(tensor) else -1])
+            n_points *= math.prod(tensor.shape[: -2 if self._pairs(tensor) else -1])
+        if len(points) == 1 and points[0].ndim > 2:
+            per_point = 8 * self._floats_per_point() * n_points // len(points[0])
+            pieces = list(row_chunks(len(points[0]), per_point))
+            if len(pieces) > 1:
+                cut = (points[0][piece] for piece in pieces)
+                return np.concatenate(
+                    [self._over_rows(function, part, axis=axis) for part in cut]
+                )
         parts = []
         for rows in self._chunks(n_points):
-            arguments = (t[..., rows, :] if pairs(t) else t for t in points)
+            arguments = (t[..., rows, :] if self._pairs(t) else t for t in points)
             parts.append(function(self._rows(rows), *arguments))
         return to_numpy(torch.cat(parts, dim=axis))
+
+    def _pairs(self, points: Tensor) -> bool:
+        """Whether points (..., n or 1, d) are paired with rows, and cut with them."""
+        return points.shape[-2] == len(self) > 1
 
     def _points(self, name: str, y: ArrayLike, *, finite: bool = False) -> Tensor:
         """Check points of y and give them the shape (..., n or 1, d)."""

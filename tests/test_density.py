@@ -131,6 +131,17 @@ def test_memory_limit_does_not_change_results():
     assert_allclose(chunked[2], density.sample(5, 0), rtol=1e-13)
 
 
+def test_large_grids_are_cut_into_pieces():
+    density = random_density(2, 3, 2)
+    grid = np.random.RandomState(0).normal(size=(500, 3, 1, 2))
+    import sklearn
+
+    with sklearn.config_context(working_memory=1e-2):
+        cut = density.logpdf(grid)
+    assert cut.shape == (500, 3, 2)
+    assert_allclose(cut, density.logpdf(grid), rtol=1e-12)
+
+
 def test_density_at_infinity_is_zero():
     density = random_density(2, 3, 2)
     assert_array_equal(density.logpdf([np.inf, 0.0]), [-np.inf, -np.inf])
@@ -369,6 +380,30 @@ def test_interval_has_equal_tails():
     low, high = density.interval(0.8)
     assert_allclose(density.cdf(low), 0.1, rtol=1e-9)
     assert_allclose(density.cdf(high), 0.9, rtol=1e-9)
+
+
+def test_tails_keep_their_digits():
+    density = MixtureDensity([[0.3, 0.7]], [[-1.0, 2.0]], [[1.0, 0.5]])
+    y = np.array([-300.0, -40.0, -1.0, 3.0, 60.0, 500.0])[:, None]
+    parts = [stats.norm(-1, 1), stats.norm(2, 2)]
+    weights = np.log([[0.3], [0.7]])
+    logcdf = logsumexp(weights + [p.logcdf(y[:, 0]) for p in parts], axis=0)
+    logsf = logsumexp(weights + [p.logsf(y[:, 0]) for p in parts], axis=0)
+    ours = density.logcdf(y)[:, 0], density.logsf(y)[:, 0]
+    assert_allclose(ours[0][:4], logcdf[:4], rtol=1e-12)
+    assert_allclose(ours[1][2:], logsf[2:], rtol=1e-12)
+    # Near one the logarithm of the other tail counts: log(1 - e) = -e.
+    assert_allclose(ours[0][4], -np.exp(logsf[4]), rtol=1e-9)
+    assert_allclose(ours[1][1], -np.exp(logcdf[1]), rtol=1e-9)
+    assert_allclose(density.sf(y)[:5, 0], np.exp(logsf[:5]), rtol=1e-10)
+
+
+def test_isf_inverts_sf_and_median_halves():
+    density = random_scalar_density(5, 3)
+    for level in (1e-12, 0.2, 0.7):
+        assert_allclose(density.sf(density.isf(level)), level, rtol=1e-8)
+    assert_allclose(density.cdf(density.median()), 0.5, rtol=1e-12)
+    assert_allclose(density.sf(density.median()), 0.5, rtol=1e-12)
 
 
 # -- marginals and conditionals --------------------------------------------------

@@ -1,0 +1,14 @@
+"""
+Training: loss curves
+=====================
+
+Each network stops on its own fold, and keeps its best weights.
+"""
+
+from skmdn import MDNRegressor
+from skmdn.datasets import load_geyser
+from skmdn.plot import LossCurveDisplay
+
+X, y = load_geyser(return_X_y=True)
+mdn = MDNRegressor(random_state=0).fit(X, y)
+display = LossCurveDisplay.from_estimator(mdn)
