@@ -48,13 +48,18 @@ def factors_from_covariances(covariances: Tensor) -> Tensor:
 
 
 def invert_factors(factors: Tensor) -> Tensor:
-    """Inverse of upper-triangular matrices, (..., d, d)."""
-    if factors.shape[-1] == 1:  # the solver is slow for many small matrices
-        return factors.reciprocal()
-    identity = torch.eye(
-        factors.shape[-1], dtype=factors.dtype, device=factors.device
-    ).expand_as(factors)
-    return torch.linalg.solve_triangular(factors, identity, upper=True)
+    """Inverse of upper-triangular matrices, (..., d, d), by back substitution.
+
+    Row i of the inverse follows from those below it. All matrices go through each
+    row together: LAPACK's solver is slow for many small ones.
+    """
+    inverse = torch.zeros_like(factors)
+    for i in reversed(range(factors.shape[-1])):
+        known = factors[..., i, i + 1 :, None] * inverse[..., i + 1 :, :]
+        inverse[..., i, :] = -known.sum(-2)
+        inverse[..., i, i] += 1
+        inverse[..., i, :] /= factors[..., i, i, None]
+    return inverse
 
 
 def covariances(factors: Tensor) -> Tensor:
@@ -195,22 +200,34 @@ def select(mixture: Mixture, index: Tensor) -> tuple[Tensor, Tensor]:
     return mixture.means[rows, index], mixture.precision_factors[rows, index]
 
 
-def sample(mixture: Mixture, uniform: Tensor, noise: Tensor) -> Tensor:
-    """Turn uniform (n, s) and normal (n, s, d) numbers into draws, (n, s, d).
+def n_uniforms(n_outputs: int) -> int:
+    """Uniform numbers that one draw takes: its component, and pairs for Box-Muller."""
+    return 1 + 2 * math.ceil(n_outputs / 2)
 
-    U is inverted once for each component rather than solved with for each draw.
+
+def sample(mixture: Mixture, uniform: Tensor) -> Tensor:
+    """Turn uniform numbers (n_uniforms(d), n, s) into draws, (n, s, d).
+
+    U is inverted once for each component rather than solved with for each draw, and
+    every entry is handled for all draws at once.
     """
     n, n_components, d = mixture.means.shape
-    rows, columns = torch.triu_indices(d, d)
+    rows, columns = torch.triu_indices(d, d).tolist()
     roots = invert_factors(mixture.precision_factors)[..., rows, columns]
-    packed = torch.cat([mixture.means, roots], dim=-1).flatten(0, 1)
-    index = draw_components(mixture.log_weights, uniform)
-    index += n_components * torch.arange(n)[:, None]
-    chosen = packed[index]
-    draws = chosen[..., :d].clone()
-    for entry, (row, column) in enumerate(zip(rows, columns, strict=True), start=d):
-        draws[..., row].addcmul_(chosen[..., entry], noise[..., column])
-    return draws
+    entries = torch.cat([mixture.means, roots], dim=-1).flatten(0, 1).T.contiguous()
+    choice, *pairs = uniform
+    index = draw_components(mixture.log_weights, choice)
+    index = (index + n_components * torch.arange(n)[:, None]).flatten()
+    noise = []
+    for first, second in zip(pairs[::2], pairs[1::2], strict=True):
+        # One minus a number in [0, 1) has a logarithm.
+        radius = first.neg().log1p_().mul_(-2).sqrt_().flatten()
+        angle = second.mul(2 * math.pi).flatten()
+        noise += [radius * angle.cos(), radius * angle.sin()]
+    draws = [means.index_select(0, index) for means in entries[:d]]
+    for root, row, column in zip(entries[d:], rows, columns, strict=True):
+        draws[row] += root.index_select(0, index) * noise[column]
+    return torch.stack(draws, dim=-1).unflatten(0, (n, -1))
 
 
 # -- marginals and conditionals --------------------------------------------------

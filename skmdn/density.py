@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skmdn import _mixture, _regions
@@ -25,6 +26,9 @@ from skmdn._checks import (
 from skmdn._mixture import Mixture
 
 __all__ = ["MixtureDensity"]
+
+# Draws that are made together, few enough for a processor's cache.
+DRAWS_PER_BLOCK = 2**17
 
 
 def _split_rows(rows: NDArray[np.intp], items: NDArray, n: int) -> list[NDArray]:
@@ -660,19 +664,15 @@ class MixtureDensity:
             raise ValueError(
                 f"n_samples must be a positive integer, got {n_samples!r}."
             )
-        generator = make_generator(make_seed(random_state))
-        shape = (len(self), int(n_samples))
-        uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
-        noise = torch.randn(
-            (*shape, self.n_outputs), generator=generator, dtype=torch.float64
-        )
-        # All random numbers are drawn before the rows are cut into chunks: the
-        # draws do not depend on the memory that is allowed.
-        samples = [
-            _mixture.sample(self._rows(rows), uniform[rows], noise[rows])
-            for rows in self._chunks(n_samples)
-        ]
-        return to_numpy(self._drop_output(torch.cat(samples)))
+        generator = np.random.Generator(np.random.SFC64(make_seed(random_state)))
+        n_uniforms = _mixture.n_uniforms(self.n_outputs)
+        draws = np.empty((len(self), int(n_samples), self.n_outputs))
+        # The blocks are fixed, whatever memory is allowed: so are the draws.
+        for rows in gen_batches(len(self), max(1, DRAWS_PER_BLOCK // int(n_samples))):
+            shape = (n_uniforms, rows.stop - rows.start, int(n_samples))
+            uniform = torch.from_numpy(generator.random(shape))
+            draws[rows] = _mixture.sample(self._rows(rows), uniform).numpy()
+        return draws[..., 0] if self._is_scalar else draws
 
     def to_latent(
         self, y: ArrayLike, component: Any = None
