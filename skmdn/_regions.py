@@ -26,6 +26,8 @@ __all__ = [
 # row's points, the slope of the log-density is taken to bend at most once.
 NODES = (0.0, 0.5, 1.0, 1.5, 2.25, 3.0, 4.0, 6.0, 9.0, 38.0)
 MAX_LEVEL_STEPS = 60
+# Work that is done is dropped once no more than this share is left.
+KEPT_WHILE = 0.7
 # Of the mass, and of the log-level.
 MASS_TOLERANCE, LEVEL_TOLERANCE = 1e-10, 1e-13
 # Arithmetic on denormal numbers is a hundred times slower.
@@ -35,8 +37,6 @@ LEVEL_POINTS = 4096
 
 MAX_ASCENT_STEPS = 500
 MAX_NEIGHBOURS = 8
-# Starts that have arrived are dropped once this share of the others is left.
-KEPT_WHILE = 0.7
 # Whitened distance below which an ascent has arrived, and below which two arrivals
 # are one mode.
 ARRIVED, SAME = 1e-10, 1e-5
@@ -79,6 +79,10 @@ def n_mode_points(mixture: Mixture) -> int:
 
 
 # -- one output: critical points and level sets ----------------------------------
+
+
+def _select_rows(mixture: Mixture, rows: Tensor) -> Mixture:
+    return Mixture(*(part.index_select(0, rows) for part in mixture))
 
 
 def _take(mixture: Mixture, rows: Tensor) -> Row:
@@ -235,25 +239,42 @@ def regions(mixture: Mixture, confidence: float) -> Regions:
     Newton's method until the edges hold the mass asked for.
     """
     profile, _, _ = _profile(mixture)
-    low, high = profile.heights.amin(-1), profile.heights.amax(-1)
-    level = _first_level(profile, confidence)
-    for _ in range(MAX_LEVEL_STEPS):
-        rows, edges, slopes = _edges(mixture, profile, level)
-        mass = _mass(mixture, rows, edges)
-        low = torch.where(mass >= confidence, level, low)
-        high = torch.where(mass <= confidence, level, high)
-        # Raising the log-level by one moves an edge by the inverse of its slope.
-        rate = torch.zeros_like(level).index_add(0, rows, slopes.abs().reciprocal())
-        step = (mass - confidence) / (rate * level.exp())
-        is_inside = (level + step > low) & (level + step < high)
-        following = torch.where(is_inside, level + step, (low + high) / 2)
-        is_settled = (mass - confidence).abs() <= MASS_TOLERANCE
-        is_settled |= (following - level).abs() <= LEVEL_TOLERANCE
-        if is_settled.all():
-            break
-        level = torch.where(is_settled, level, following)
+    level = _settle_level(mixture, profile, confidence)
+    rows, edges, _ = _edges(mixture, profile, level)
     # Edges come in pairs: into the region, and out of it.
     return Regions(level, rows[::2], edges.unflatten(0, (-1, 2)))
+
+
+def _settle_level(mixture: Mixture, profile: Profile, confidence: float) -> Tensor:
+    """Log-level above which the mass is `confidence`, (n,)."""
+    level = _first_level(profile, confidence)
+    settled = level.clone()
+    low, high = profile.heights.amin(-1), profile.heights.amax(-1)
+    pending = torch.arange(len(level))
+    for _ in range(MAX_LEVEL_STEPS):
+        rows, edges, slopes = _edges(mixture, profile, level)
+        excess = _mass(mixture, rows, edges) - confidence
+        low = torch.where(excess >= 0, level, low)
+        high = torch.where(excess <= 0, level, high)
+        # Raising the log-level by one moves an edge by the inverse of its slope.
+        rate = torch.zeros_like(level).index_add(0, rows, slopes.abs().reciprocal())
+        step = excess / (rate * level.exp())
+        is_inside = (level + step > low) & (level + step < high)
+        following = torch.where(is_inside, level + step, (low + high) / 2)
+        is_settled = excess.abs() <= MASS_TOLERANCE
+        is_settled |= (following - level).abs() <= LEVEL_TOLERANCE
+        settled[pending] = level
+        level = torch.where(is_settled, level, following)
+        moving = (~is_settled).nonzero()[:, 0]
+        if not len(moving):
+            break
+        if len(moving) < KEPT_WHILE * len(level):
+            pending, level, low, high = (
+                part[moving] for part in (pending, level, low, high)
+            )
+            mixture = _select_rows(mixture, moving)
+            profile = Profile(*(part[moving] for part in profile))
+    return settled
 
 
 def _first_level(profile: Profile, confidence: float) -> Tensor:
@@ -365,10 +386,6 @@ def _ascend(mixture: Mixture) -> tuple[Tensor, Tensor]:
     is_maximum[pending] = length <= SAME
     is_maximum &= _is_maximum(_select_rows(mixture, rows), arrived)
     return _distinct(mixture, arrived.unflatten(0, (n, -1)), is_maximum.view(n, -1))
-
-
-def _select_rows(mixture: Mixture, rows: Tensor) -> Mixture:
-    return Mixture(*(part.index_select(0, rows) for part in mixture))
 
 
 def _starts(mixture: Mixture) -> Tensor:

@@ -297,7 +297,37 @@ class DensityDisplay:
         return np.linspace(low, high, N_LINES)
 
 
-class PITDisplay:
+class _TrustDisplay:
+    """A display of what happened against what was predicted."""
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: ArrayLike, y: ArrayLike, *, ax: Any = None
+    ) -> Any:
+        """Draw how rows that the estimator has not seen agree with its densities.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted; whatever `skmdn.predict_density` reaches.
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        ax : matplotlib Axes, default=None
+
+        Returns
+        -------
+        display : the display
+        """
+        return cls.from_predictions(predict_density(estimator, X), y, ax=ax)
+
+    @classmethod
+    def from_predictions(
+        cls, density: MixtureDensity, y: ArrayLike, *, ax: Any = None
+    ) -> Any:
+        raise NotImplementedError
+
+
+class PITDisplay(_TrustDisplay):
     """Histogram of the probability integral transform; flat where all is well.
 
     A hump says that the densities are too wide, a valley that they are too narrow,
@@ -319,26 +349,6 @@ class PITDisplay:
     def __init__(self, u: NDArray[np.float64], *, labels: Any = None) -> None:
         self.u = u
         self.labels = labels
-
-    @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: ArrayLike, y: ArrayLike, *, ax: Any = None
-    ) -> PITDisplay:
-        """Draw the transforms of rows that the estimator has not seen.
-
-        Parameters
-        ----------
-        estimator : estimator
-            Fitted; whatever `skmdn.predict_density` reaches.
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        ax : matplotlib Axes, default=None
-
-        Returns
-        -------
-        display : PITDisplay
-        """
-        return cls.from_predictions(predict_density(estimator, X), y, ax=ax)
 
     @classmethod
     def from_predictions(
@@ -393,7 +403,7 @@ class PITDisplay:
         return self
 
 
-class CalibrationDisplay:
+class CalibrationDisplay(_TrustDisplay):
     """Coverage of highest-density regions against their nominal probability.
 
     Below the diagonal the densities are too sure, above it not sure enough.
@@ -424,26 +434,6 @@ class CalibrationDisplay:
         self.nominal = nominal
         self.observed = observed
         self.n_rows = n_rows
-
-    @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: ArrayLike, y: ArrayLike, *, ax: Any = None
-    ) -> CalibrationDisplay:
-        """Draw the coverage of rows that the estimator has not seen.
-
-        Parameters
-        ----------
-        estimator : estimator
-            Fitted; whatever `skmdn.predict_density` reaches.
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        ax : matplotlib Axes, default=None
-
-        Returns
-        -------
-        display : CalibrationDisplay
-        """
-        return cls.from_predictions(predict_density(estimator, X), y, ax=ax)
 
     @classmethod
     def from_predictions(
