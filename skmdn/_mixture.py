@@ -404,7 +404,7 @@ def ppf(mixture: Mixture, q: Tensor) -> Tensor:
     z = torch.special.ndtri(level)
     quantiles = means + z[:, None] * stds
     centre, spread = mean(mixture)[:, 0], var(mixture)[:, 0].sqrt()
-    low, high = quantiles.amin(-1), quantiles.amax(-1)
+    low, high = quantiles.aminmax(dim=-1)
     if (weights == 0).any():
         is_empty = weights_of == 0
         low = quantiles.masked_fill(is_empty, torch.inf).amin(-1)
