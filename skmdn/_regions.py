@@ -384,8 +384,15 @@ def _ascend(mixture: Mixture) -> tuple[Tensor, Tensor]:
             climbed = _select_rows(climbed, moving)
     is_maximum = torch.ones(len(arrived), dtype=torch.bool)
     is_maximum[pending] = length <= SAME
-    is_maximum &= _is_maximum(_select_rows(mixture, rows), arrived)
-    return _distinct(mixture, arrived.unflatten(0, (n, -1)), is_maximum.view(n, -1))
+    there = _select_rows(mixture, rows)
+    is_maximum &= _is_maximum(there, arrived)
+    is_maximum = is_maximum.view(n, -1)
+    # Where two modes are just merging the curvature vanishes, and no arrival passes
+    # the check; the highest one is the mode all the same.
+    has_none = ~is_maximum.any(1)
+    highest = _mixture.log_prob(there, arrived).view(n, -1).argmax(1)
+    is_maximum[has_none, highest[has_none]] = True
+    return _distinct(mixture, arrived.unflatten(0, (n, -1)), is_maximum)
 
 
 def _starts(mixture: Mixture) -> Tensor:

@@ -169,6 +169,16 @@ def test_modes_are_maxima_and_the_first_is_the_highest(d):
         assert density[row].logpdf(density.means[row]).max() <= here[0] + 1e-12
 
 
+def test_modes_that_are_just_merging_are_one():
+    # Two unit Gaussians 2 apart: the curvature at the centre is exactly zero.
+    cov = np.broadcast_to(np.eye(2), (1, 2, 2, 2))
+    means = [[[-1.0, 0.0], [1.0, 0.0]]]
+    density = MixtureDensity.from_covariances([[0.5, 0.5]], means, cov)
+    (modes,) = density.modes()
+    assert_allclose(modes, [[0.0, 0.0]], atol=1e-3)
+    assert_allclose(density.mode(), modes)
+
+
 def test_equal_components_share_one_mode():
     density = MixtureDensity([[0.5, 0.5]], [[1.0, 1.0]], [[2.0, 2.0]])
     assert_allclose(density.modes(), [[1.0]])
