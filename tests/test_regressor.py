@@ -50,7 +50,7 @@ def test_inverse_sine_reaches_the_true_nll():
     assert -0.01 < gap < 0.05
 
 
-def test_bishop_s_own_noise_reaches_the_true_nll():
+def test_bishop_s_own_uniform_noise_is_approached():
     def draw(n, seed):
         rng = np.random.RandomState(seed)
         t = rng.uniform(size=n)
