@@ -50,7 +50,6 @@ class Modes(NamedTuple):
 
     rows: Tensor  # (n_modes,)
     points: Tensor  # (n_modes, d)
-    log_density: Tensor  # (n_modes,)
 
 
 class Regions(NamedTuple):
@@ -358,7 +357,7 @@ def find_modes(mixture: Mixture) -> Modes:
     heights = _mixture.log_prob(_select_rows(mixture, rows), points)
     order = heights.argsort(descending=True)
     order = order[rows[order].argsort(stable=True)]
-    return Modes(rows[order], points[order], heights[order])
+    return Modes(rows[order], points[order])
 
 
 def _ascend(mixture: Mixture) -> tuple[Tensor, Tensor]:

@@ -798,15 +798,21 @@ class MixtureDensity:
         `points` are (..., n or 1, d); `axis` is the axis of the rows in the result.
         A grid that is too large for one row is cut as well.
         """
+        n_each = n_points
         for tensor in points:
             n_points *= math.prod(tensor.shape[: -2 if self._pairs(tensor) else -1])
         if len(points) == 1 and points[0].ndim > 2:
-            per_point = 8 * self._floats_per_point() * n_points // len(points[0])
+            per_point = (
+                8 * self._floats_per_point() * n_points // max(1, len(points[0]))
+            )
             pieces = list(row_chunks(len(points[0]), per_point))
             if len(pieces) > 1:
                 cut = (points[0][piece] for piece in pieces)
                 return np.concatenate(
-                    [self._over_rows(function, part, axis=axis) for part in cut]
+                    [
+                        self._over_rows(function, part, axis=axis, n_points=n_each)
+                        for part in cut
+                    ]
                 )
         parts = []
         for rows in self._chunks(n_points):

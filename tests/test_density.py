@@ -589,3 +589,8 @@ def test_wrong_use_names_the_argument_and_the_remedy(call, error, message):
     density = MixtureDensity.from_covariances(*parameters, output_names=["a", "b"])
     with pytest.raises(error, match=message):
         call(density)
+
+
+def test_empty_grid_gives_an_empty_answer():
+    density = random_density(3, 2, 2)
+    assert density.logpdf(np.empty((0, 1, 2))).shape == (0, 3)
