@@ -801,10 +801,8 @@ class MixtureDensity:
         n_each = n_points
         for tensor in points:
             n_points *= math.prod(tensor.shape[: -2 if self._pairs(tensor) else -1])
-        if len(points) == 1 and points[0].ndim > 2:
-            per_point = (
-                8 * self._floats_per_point() * n_points // max(1, len(points[0]))
-            )
+        if len(points) == 1 and points[0].ndim > 2 and len(points[0]) > 1:
+            per_point = 8 * self._floats_per_point() * n_points // len(points[0])
             pieces = list(row_chunks(len(points[0]), per_point))
             if len(pieces) > 1:
                 cut = (points[0][piece] for piece in pieces)
