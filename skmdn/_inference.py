@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skmdn import _mixture
 from skmdn._arrays import row_chunks, to_numpy, to_tensor
+from skmdn._calibration import pool_by_fold
 from skmdn._mixture import Mixture
 from skmdn._rows import Scaling, Subset
 from skmdn.nn import MixtureDensityNetwork, pool
@@ -54,12 +55,15 @@ def pooled_mixtures(
 def log_density_held_out(
     network: MixtureDensityNetwork, X: Tensor, y: Tensor, held_out: Subset
 ) -> Tensor:
-    """Log-density of every row under the one network that held it out, (n,)."""
+    """Log-density of every row under the networks that held it out, pooled, (n,)."""
     log_density = torch.empty(len(y), dtype=y.dtype)
+    n_folds = len(held_out.rows)
+    fold = torch.arange(network.n_members) % n_folds
     for columns in torch.arange(held_out.rows.shape[1]).split(HELD_OUT_ROWS):
         rows, counts = (part[:, columns] for part in held_out)
-        values = _mixture.log_prob(network(X[rows]), y[rows])
-        log_density[rows[counts]] = values[counts]
+        of_member = rows[fold]
+        values = _mixture.log_prob(network(X[of_member]), y[of_member])
+        log_density[rows[counts]] = pool_by_fold(values, n_folds)[counts]
     return log_density
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from copy import deepcopy
@@ -35,10 +36,10 @@ from skmdn._inference import (
 )
 from skmdn._mixture import Mixture
 from skmdn._rows import (
-    MIN_FOLDS,
     Scaling,
     Subset,
     WeightedRows,
+    count_folds,
     every_row,
     hold_out,
     merge_rows,
@@ -46,6 +47,7 @@ from skmdn._rows import (
 from skmdn._start import unconditional_mixtures
 from skmdn._training import (
     LEARNING_RATES,
+    HeldOut,
     History,
     MemberRows,
     Moments,
@@ -54,21 +56,39 @@ from skmdn._training import (
     train,
 )
 from skmdn.density import MixtureDensity
-from skmdn.nn import ACTIVATIONS, COVARIANCE_LAYOUTS, MixtureDensityNetwork
+from skmdn.nn import (
+    ACTIVATIONS,
+    COVARIANCE_LAYOUTS,
+    EMBEDDINGS,
+    MixtureDensityNetwork,
+)
 
 __all__ = ["MDNRegressor"]
 
 # Float32 input is used as it is; everything else is read as float64.
 FLOATS = (np.float64, np.float32)
-SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 512, 32
 HELD_OUT_ATTRIBUTES = ("validation_scores_", "best_validation_score_")
 OUT_OF_FOLD_ATTRIBUTES = ("oof_log_density_", "oof_score_")
+
+# The schedule that `batch_size`, `max_iter` and `n_iter_no_change` stand for where
+# they are "auto" (docs/quality.md says how it was chosen). What counts is the number
+# of steps, until there are more rows than that many batches hold.
+SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 512, 32
+STEPS, FEWEST_EPOCHS, PATIENT_SHARE = 3000, 20, 1 / 3
+
+# So many rows for each distinct value invite spikes on the values.
+ROWS_PER_VALUE = 20
 
 
 def _auto_batch_size(n_rows: int) -> int:
     """Power of two near a fixed share of the rows, within bounds."""
     size = 2 ** round(np.log2(max(1, n_rows / BATCHES_PER_EPOCH)))
     return int(np.clip(size, SMALLEST_BATCH, LARGEST_BATCH))
+
+
+def _auto_max_iter(n_rows: int, batch_size: int) -> int:
+    """Epochs that make a fixed number of steps, and not too few epochs."""
+    return max(FEWEST_EPOCHS, round(STEPS / np.ceil(n_rows / batch_size)))
 
 
 class MDNRegressor(RegressorMixin, BaseEstimator):
@@ -86,12 +106,16 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         Covariance of a component over the outputs, as in
         :class:`~sklearn.mixture.GaussianMixture`: a matrix of its own, one shared
         by the row's components, a diagonal, or one variance. All depend on x.
-    n_estimators : int, default=8
+    n_estimators : int, default=16
         Networks trained in one batched computation from different starts. The
         prediction is the equally weighted mixture of their mixtures, so still a
         Gaussian mixture, of n_estimators * n_components components. From 4 on,
-        the networks hold out disjoint folds that together cover every row.
-    hidden_layer_sizes : array-like of int, default=(128, 128)
+        the networks hold out folds, at most 8, that together cover every row.
+    embedding : {"periodic"} or None, default="periodic"
+        What the features pass before the network: cosines of trainable frequencies
+        (:class:`skmdn.nn.PeriodicEmbedding`), which also bound what a far-out row
+        can do, or nothing.
+    hidden_layer_sizes : array-like of int, default=(64, 64)
         Widths of the hidden layers.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
         Activation of the hidden layers.
@@ -108,16 +132,18 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         Schedule; "cosine" anneals to zero over `max_iter` epochs.
     batch_size : int or "auto", default="auto"
         Rows per step; "auto" takes about a 32nd of the rows, from 32 to 512.
-    max_iter : int, default=200
-        Epochs at most.
+    max_iter : int or "auto", default="auto"
+        Epochs at most; "auto" takes those that make 3000 steps, and at least 20.
     tol : float, default=1e-4
         Smallest progress of the score that counts, in nats, absolute.
-    n_iter_no_change : int, default=30
-        Epochs without progress after which a network stops.
+    n_iter_no_change : int or "auto", default="auto"
+        Epochs without progress after which training stops; "auto" takes a third of
+        `max_iter`.
     early_stopping : bool, default=True
-        Hold out rows, stop on the log-likelihood there and keep each network's
-        best weights. If False, all rows train, networks stop on the training loss,
-        the last weights are kept, and there are no out-of-fold attributes.
+        Hold out rows, calibrate the densities on them after each epoch, and keep
+        the epoch whose calibrated log-likelihood there is best. If False, all rows
+        train, training stops on its loss, the last weights are kept as they are,
+        and there are no out-of-fold attributes.
     validation_fraction : float, default=0.1
         Share of the rows held out where there are fewer than 4 networks.
     warmup_iter : int, default=0
@@ -152,16 +178,16 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         Names of the outputs, where y was a data frame or a named series.
     n_iter_ : int
         Epochs run.
-    loss_curve_ : ndarray of shape (n_iter_, n_estimators)
-        Mean training loss of each epoch, in nats in the unit of y; NaN after a
-        network has stopped.
-    validation_scores_ : ndarray of shape (n_iter_, n_estimators)
-        Mean log-likelihood of each network's held-out rows; greater is better.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean training loss of the networks in each epoch, in nats in the unit of y.
+    validation_scores_ : ndarray of shape (n_iter_,)
+        Mean log-likelihood of the held-out rows under the calibrated networks that
+        held them out; greater is better.
     best_validation_score_ : float
-        Mean over the networks of their best validation score.
+        The best of them, that of the weights kept.
     oof_log_density_ : ndarray of shape (n_samples,)
         Log-density of every training row under the networks that did not train
-        on it. Only with folds: 4 networks or more, and no `X_val`.
+        on it, pooled. Only with folds: 4 networks or more, and no `X_val`.
     oof_score_ : float
         Weighted mean of `oof_log_density_`: each fit is its own cross-validation.
     network_ : MixtureDensityNetwork
@@ -181,6 +207,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     A sample weight means repetition, exactly: identical rows are merged and their
     weights added before anything else, and rows of weight zero are dropped.
 
+    Networks are surest of the rows they have seen. So one factor of all precision
+    factors and one power of all weights are fitted to the held-out rows, and are
+    part of the networks afterwards. They leave the means alone.
+
+    The log-likelihood of a target that takes few values says little, since a
+    density can stand in spikes on them; see the warning below.
+
     References
     ----------
     C. M. Bishop, "Mixture density networks", Aston University, 1994.
@@ -190,6 +223,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     J. Rothfuss et al., "Noise regularization for conditional density estimation",
     arXiv:1907.08982, 2019.
+
+    Y. Gorishniy, I. Rubachev and A. Babenko, "On embeddings for numerical features
+    in tabular deep learning", NeurIPS 2022.
 
     Examples
     --------
@@ -210,6 +246,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions(set(COVARIANCE_LAYOUTS))],
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "embedding": [StrOptions({e for e in EMBEDDINGS if e}), None],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -221,9 +258,12 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "warmup_iter": [Interval(Integral, 0, None, closed="left")],
@@ -242,8 +282,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         n_components=5,
         *,
         covariance_type="full",
-        n_estimators=8,
-        hidden_layer_sizes=(128, 128),
+        n_estimators=16,
+        embedding="periodic",
+        hidden_layer_sizes=(64, 64),
         activation="silu",
         dropout=0.0,
         reg_covar=1e-6,
@@ -251,9 +292,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         learning_rate_init=1e-2,
         learning_rate="cosine",
         batch_size="auto",
-        max_iter=200,
+        max_iter="auto",
         tol=1e-4,
-        n_iter_no_change=30,
+        n_iter_no_change="auto",
         early_stopping=True,
         validation_fraction=0.1,
         warmup_iter=0,
@@ -269,6 +310,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.n_estimators = n_estimators
+        self.embedding = embedding
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.dropout = dropout
@@ -332,7 +374,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         ConvergenceWarning
             If a constant learning rate is still making progress at `max_iter`.
         UserWarning
-            If there are too few rows to hold any out; all of them train then.
+            If there are too few rows to hold any out; all of them train then. If an
+            output takes few distinct values, so that its log-likelihood says little.
         """
         given = self._check_rows(X, y, sample_weight, reset=True)
         validation = self._check_validation(X_val, y_val, sample_weight_val)
@@ -344,6 +387,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         distinct, inverse = merge_rows(given)
         used = distinct.where(distinct.weight > 0)
         n_used = len(used.weight)
+        self._warn_of_ties(used.y)
         holdout = None
         if self.early_stopping and validation is None:
             holdout = self._hold_out(n_used, generator)
@@ -357,19 +401,26 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         scaled = self._scaled(used, trainer.device)
         everything = every_row(n_used, self.n_estimators)
         rows = MemberRows.of(*scaled, everything if holdout is None else holdout[0])
-        validation_rows = None
+        held_out = None
         if validation is not None:
-            everything = every_row(len(validation.weight), self.n_estimators)
-            scaled = self._scaled(validation, trainer.device)
-            validation_rows = MemberRows.of(*scaled, everything)
+            everything = every_row(len(validation.weight), 1)
+            held_out = HeldOut.of(*self._scaled(validation, trainer.device), everything)
         elif holdout is not None:
-            validation_rows = MemberRows.of(*scaled, holdout[1])
+            held_out = HeldOut.of(*scaled, holdout[1])
 
-        history = train(trainer, rows, validation_rows, self._log_scale())
+        history = train(trainer, rows, held_out, self._log_scale())
+        calibrations = None if held_out is None else held_out.calibrations(network)
         self._set_fitted(network, history)
-        if holdout is not None and self.n_estimators >= MIN_FOLDS:
-            self.oof_log_density_ = self._out_of_fold(distinct, holdout[1])[inverse]
-            self.oof_score_ = np.average(self.oof_log_density_, weights=given.weight)
+        if calibrations is None:
+            return self
+        of_fold, of_all = calibrations
+        self.network_.head.calibrate_(of_fold)
+        log_density = None
+        if holdout is not None and count_folds(self.n_estimators) > 1:
+            log_density = self._out_of_fold(used, holdout[1])
+        self.network_.head.calibrate_(of_all.after(of_fold))
+        if log_density is not None:
+            self._set_out_of_fold(log_density, distinct, inverse, given.weight)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -415,9 +466,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             *self._scaled(used, trainer.device),
             every_row(len(used.weight), self.n_estimators),
         )
-        loss = trainer.run_epoch(rows, n_seen).double().cpu().numpy()
+        loss = float(trainer.run_epoch(rows, n_seen).mean()) + self._log_scale()
         losses = [] if is_first else list(self.loss_curve_)
-        self._set_fitted(network, History([*losses, loss + self._log_scale()]))
+        self._set_fitted(network, History([*losses, loss]))
         self._moments = trainer.moments()
         return self
 
@@ -606,6 +657,26 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             )
         return flat[:, 0] if self._y_ndim == 1 else flat
 
+    def _warn_of_ties(self, y: NDArray[np.float64]) -> None:
+        """Warn where a density may stand in spikes on the values of an output."""
+        for j, column in enumerate(y.T):
+            values = np.unique(column)
+            if len(column) < ROWS_PER_VALUE * len(values) or len(values) == 1:
+                continue
+            step = np.diff(values).min()
+            floor = step**2 / 12 / column.var()
+            output = "" if self._y_ndim == 1 else f" in output {j}"
+            warnings.warn(
+                f"y has only {len(values)} distinct values in {len(column)} rows"
+                f"{output}: a density can stand in spikes on them, and its "
+                "log-likelihood then says little. Judge it by the CRPS or by the "
+                f"probability of an interval round each value, add uniform noise of "
+                f"width {step:.3g}, or set reg_covar={floor:.2g}, the variance of "
+                "such noise.",
+                UserWarning,
+                stacklevel=4,
+            )
+
     def _hold_out(
         self, n_rows: int, generator: torch.Generator
     ) -> tuple[Subset, Subset] | None:
@@ -631,6 +702,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             "n_components": int(self.n_components),
             "n_members": int(self.n_estimators),
             "covariance_type": self.covariance_type,
+            "embedding": self.embedding,
             "hidden_layer_sizes": as_widths(self.hidden_layer_sizes),
             "activation": self.activation,
             "dropout": float(self.dropout),
@@ -678,21 +750,29 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         learning_rate: str | None = None,
         moments: Moments | None = None,
     ) -> Trainer:
-        if self.warmup_iter >= self.max_iter:
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = _auto_batch_size(n_rows)
+        max_iter = self.max_iter
+        if max_iter == "auto":
+            max_iter = _auto_max_iter(n_rows, batch_size)
+        n_iter_no_change = self.n_iter_no_change
+        if n_iter_no_change == "auto":
+            n_iter_no_change = math.ceil(PATIENT_SHARE * max_iter)
+        if self.warmup_iter >= max_iter:
             raise ValueError(
-                f"warmup_iter must be smaller than max_iter={self.max_iter}, got "
+                f"warmup_iter must be smaller than max_iter={max_iter}, got "
                 f"warmup_iter={self.warmup_iter}."
             )
-        batch_size = self.batch_size
         settings = TrainingSettings(
             learning_rate_init=self.learning_rate_init,
             learning_rate=learning_rate or self.learning_rate,
             alpha=self.alpha,
-            batch_size=_auto_batch_size(n_rows) if batch_size == "auto" else batch_size,
-            max_iter=self.max_iter,
+            batch_size=batch_size,
+            max_iter=max_iter,
             warmup_iter=self.warmup_iter,
             tol=self.tol,
-            n_iter_no_change=self.n_iter_no_change,
+            n_iter_no_change=n_iter_no_change,
             max_grad_norm=self.max_grad_norm,
             input_noise=self.input_noise,
             target_noise=self.target_noise,
@@ -737,31 +817,34 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self.n_iter_ = len(history.losses)
         if history.scores:
             self.validation_scores_ = np.array(history.scores)
-            self.best_validation_score_ = float(history.best_scores.mean())
+            self.best_validation_score_ = history.best_score
 
     def _forget(self, *names: str) -> None:
         for name in names:
             if hasattr(self, name):
                 delattr(self, name)
 
-    def _out_of_fold(
-        self, distinct: WeightedRows, held_out: Subset
-    ) -> NDArray[np.float64]:
-        """Log-density of every distinct row by networks that did not train on it.
+    def _out_of_fold(self, used: WeightedRows, held_out: Subset) -> Tensor:
+        """Log-density of every row by the networks that did not train on it."""
+        X, y, _ = self._scaled(used, torch.device("cpu"), torch.float64)
+        return log_density_held_out(self.network_, X, y, held_out) - self._log_scale()
 
-        A used row lies in one network's fold; a row of weight zero trained none.
-        """
+    def _set_out_of_fold(
+        self,
+        log_density: Tensor,
+        distinct: WeightedRows,
+        inverse: NDArray[np.intp],
+        weight: NDArray[np.float64],
+    ) -> None:
+        """Give every row its value; a row of weight zero trained no network."""
         is_used = distinct.weight > 0
-        X, y, _ = self._scaled(
-            distinct.where(is_used), torch.device("cpu"), torch.float64
-        )
-        result = np.empty(len(is_used))
-        values = log_density_held_out(self.network_, X, y, held_out)
-        result[is_used] = to_numpy(values) - self._log_scale()
+        values = np.empty(len(is_used))
+        values[is_used] = to_numpy(log_density)
         unused = distinct.where(~is_used)
         if len(unused.weight):
-            result[~is_used] = self.score_samples(unused.X, unused.y)
-        return result
+            values[~is_used] = self.score_samples(unused.X, unused.y)
+        self.oof_log_density_ = values[inverse]
+        self.oof_score_ = np.average(self.oof_log_density_, weights=weight)
 
     # -- predicting in chunks ----------------------------------------------------
 

@@ -15,13 +15,16 @@ __all__ = [
     "Scaling",
     "Subset",
     "WeightedRows",
+    "count_folds",
     "every_row",
     "hold_out",
     "merge_rows",
 ]
 
-# From this many networks on, each holds out its own fold of all rows.
+# From this many networks on, network m holds out fold m % n_folds of all rows; at
+# most so many folds, so that more networks share them.
 MIN_FOLDS = 4
+MAX_FOLDS = 8
 
 
 class WeightedRows(NamedTuple):
@@ -100,45 +103,55 @@ class Scaling(NamedTuple):
 
 
 class Subset(NamedTuple):
-    """Rows of each network as indices (n_networks, n), and whether each counts.
+    """Rows of each network or fold as indices (n_lists, n), and whether each counts.
 
-    Networks may differ by one row; the shorter lists are filled up with rows that
-    do not count.
+    Lists may differ by one row; the shorter ones are filled up with rows that do
+    not count.
     """
 
     rows: Tensor
     counts: Tensor
 
 
-def every_row(n_rows: int, n_networks: int) -> Subset:
-    """Give every network every row."""
-    return _subset(torch.ones(n_networks, n_rows, dtype=torch.bool))
+def every_row(n_rows: int, n_lists: int) -> Subset:
+    """Give every network or fold every row."""
+    return _subset(torch.ones(n_lists, n_rows, dtype=torch.bool))
+
+
+def count_folds(n_networks: int) -> int:
+    """Number of different sets of rows that the networks hold out."""
+    return min(n_networks, MAX_FOLDS) if n_networks >= MIN_FOLDS else 1
 
 
 def hold_out(
     n_rows: int, n_networks: int, fraction: float, generator: torch.Generator
 ) -> tuple[Subset, Subset]:
-    """Draw the rows on which each network trains, and those it holds out.
+    """Draw the rows on which each network trains, and those of each fold.
 
-    From `MIN_FOLDS` networks on the latter are disjoint folds that together hold
-    every row once; fewer networks hold out `fraction` of the rows each, at random.
+    From `MIN_FOLDS` networks on the folds are disjoint and together hold every row
+    once; fewer networks all hold out the same `fraction` of the rows.
+
+    Returns
+    -------
+    trains : Subset of n_networks lists
+    held_out : Subset of n_folds lists; network m holds out number m % n_folds
 
     Raises
     ------
     ValueError
         If a network would hold out nothing, or train on nothing.
     """
-    if n_networks >= MIN_FOLDS:
-        fold = torch.arange(n_rows) % n_networks
-        fold = fold[torch.randperm(n_rows, generator=generator)]
-        is_held_out = fold == torch.arange(n_networks)[:, None]
+    n_folds = count_folds(n_networks)
+    order = torch.randperm(n_rows, generator=generator)
+    if n_folds == 1:
+        is_held_out = (order < math.ceil(fraction * n_rows))[None]
     else:
-        rank = torch.rand(n_networks, n_rows, generator=generator).argsort().argsort()
-        is_held_out = rank < math.ceil(fraction * n_rows)
+        is_held_out = (order % n_folds) == torch.arange(n_folds)[:, None]
     n_held_out = is_held_out.sum(1)
     if n_held_out.min() == 0 or n_held_out.max() == n_rows:
         raise ValueError(f"{n_rows} distinct rows are too few to hold any out.")
-    return _subset(~is_held_out), _subset(is_held_out)
+    fold = torch.arange(n_networks) % n_folds
+    return _subset(~is_held_out[fold]), _subset(is_held_out)
 
 
 def _subset(mask: Tensor) -> Subset:

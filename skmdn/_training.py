@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from skmdn._calibration import Calibration, Terms, calibrate, extrapolate
+from skmdn._gradient import nll_and_gradient
 from skmdn._rows import Subset
 from skmdn.nn import MixtureDensityNetwork, mixture_nll, mixture_nll_bound
 
-__all__ = ["History", "MemberRows", "Trainer", "TrainingSettings", "train"]
+__all__ = ["HeldOut", "History", "MemberRows", "Trainer", "TrainingSettings", "train"]
 
 # Rows of one pass through the network while validating.
 EVALUATION_ROWS = 4096
@@ -68,58 +69,72 @@ class MemberRows:
         used = used * (used.shape[1] / used.sum(1, keepdim=True))
         return cls(X, y, subset.rows.to(X.device), used.to(X))
 
-    def take(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """X, y and weight of some positions (n_members, b) in each member's list."""
-        rows = self.index.gather(1, columns)
-        return self.X[rows], self.y[rows], self.weight.gather(1, columns)
+    def batches(
+        self, order: Tensor, n_batches: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """X, y and weight in equal batches, for an order of each member's list."""
+        index, weight = self.index.gather(1, order), self.weight.gather(1, order)
+        for rows, weights in zip(
+            index.tensor_split(n_batches, dim=1),
+            weight.tensor_split(n_batches, dim=1),
+            strict=True,
+        ):
+            yield self.X[rows], self.y[rows], weights
 
 
 @dataclass
 class History:
-    """Mean training loss and validation score of each epoch and member, in nats."""
+    """Mean training loss and validation score of each epoch, in nats."""
 
-    losses: list[NDArray[np.float64]] = field(default_factory=list)
-    scores: list[NDArray[np.float64]] = field(default_factory=list)
-    best_scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    best_score: float = -math.inf
 
     def progress(self) -> str:
-        """One line about the last epoch, as means over the active members."""
-        line = f"Iteration {len(self.losses)}, loss = {np.nanmean(self.losses[-1]):.6f}"
+        """One line about the last epoch."""
+        line = f"Iteration {len(self.losses)}, loss = {self.losses[-1]:.6f}"
         if self.scores:
-            line += f", validation score = {np.nanmean(self.scores[-1]):.6f}"
+            line += f", validation score = {self.scores[-1]:.6f}"
         return line
 
 
 class FlatParameters:
-    """A network's parameters as views of one (n_members, size) buffer.
+    """A network's parameters and gradients as views of two (n_members, size) buffers.
 
-    Clipping, decay, the best weights of each member and the optimiser then work on
-    one tensor. Matrices come first: only they are decayed.
+    Clipping, decay, the best weights and the optimiser then work on one tensor. The
+    matrices come first: only they are decayed.
     """
 
     def __init__(self, network: MixtureDensityNetwork) -> None:
-        self.views = sorted(network.parameters(), key=lambda p: p.shape[1] == 1)
+        named = list(network.named_parameters())
+        matrices = [p for name, p in named if name.endswith("weight")]
+        others = [p for name, p in named if not name.endswith("weight")]
+        self.views = matrices + others
         self.values = torch.cat([p.detach().flatten(1) for p in self.views], dim=1)
         self.gradient = torch.zeros_like(self.values)
         self.values.grad = self.gradient
-        self.n_matrix = sum(p[0].numel() for p in self.views if p.shape[1] > 1)
+        self.n_matrix = sum(p[0].numel() for p in matrices)
         start = 0
         for parameter in self.views:
             columns = slice(start, start := start + parameter[0].numel())
             parameter.data = self.values[:, columns].view_as(parameter)
+            parameter.grad = self.gradient[:, columns].view_as(parameter)
 
     def differentiate(self, loss: Tensor) -> None:
-        """Write the gradient of a loss into the gradient of the buffer."""
+        """Write the gradient of a loss by autograd."""
         gradients = torch.autograd.grad(loss, self.views)
-        torch.cat([g.flatten(1) for g in gradients], dim=1, out=self.gradient)
+        for parameter, gradient in zip(self.views, gradients, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.copy_(gradient)
 
     def clip_(self, max_norm: float | None) -> None:
         """Scale each member's gradient to at most max_norm; drop non-finite ones."""
         norm = self.gradient.norm(dim=1, keepdim=True)
-        scale = torch.ones_like(norm)
+        scale = norm.isfinite().to(norm)
         if max_norm is not None:
-            scale = (max_norm / norm).clamp(max=1)
-        self.gradient.copy_(torch.where(norm.isfinite(), self.gradient * scale, 0.0))
+            scale *= (max_norm / norm).clamp(max=1)
+        # Infinity times zero is NaN: one pass without a branch, so without a sync.
+        self.gradient.mul_(scale).nan_to_num_(0.0, 0.0, 0.0)
 
     def decay_(self, factor: float) -> None:
         self.values[:, : self.n_matrix].mul_(1 - factor)
@@ -163,39 +178,40 @@ class Trainer:
         warming_up = iteration < self.settings.warmup_iter
         objective = mixture_nll_bound if warming_up else mixture_nll
         total = torch.zeros(self.network.n_members, device=self.device)
-        batches = self._batches(rows.index)
-        for position, columns in enumerate(batches):
-            done = (iteration + position / len(batches)) / self.settings.max_iter
-            total += self._step(objective, *rows.take(columns), done=min(done, 1.0))
+        n_batches = math.ceil(rows.index.shape[1] / self.settings.batch_size)
+        batches = rows.batches(self._order(rows.index), n_batches)
+        for position, batch in enumerate(batches):
+            done = (iteration + position / n_batches) / self.settings.max_iter
+            total += self._step(objective, *batch, done=min(done, 1.0))
         return total / rows.index.shape[1]
 
-    def _batches(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Cut each member's rows, in an order of its own, into equal batches."""
-        n_members, n_rows = index.shape
+    def _order(self, index: Tensor) -> Tensor:
+        """Order of each member's list in this epoch, (n_members, n)."""
         if self.settings.shuffle:
             keys = torch.rand(
                 index.shape, generator=self.generator, device=index.device
             )
-            order = keys.argsort(dim=1)
-        else:
-            order = torch.arange(n_rows, device=index.device).expand(n_members, -1)
-        return order.tensor_split(math.ceil(n_rows / self.settings.batch_size), dim=1)
+            return keys.argsort(dim=1)
+        return torch.arange(index.shape[1], device=index.device).expand_as(index)
 
     def _step(
         self, objective: Callable, X: Tensor, y: Tensor, weight: Tensor, done: float
     ) -> Tensor:
         """Take one step; return each member's loss summed over the batch."""
-        settings = self.settings
+        settings, parameters = self.settings, self.parameters
         X = self._perturbed(X, settings.input_noise)
         y = self._perturbed(y, settings.target_noise)
-        losses = weight * objective(*self.network(X), y)
         # Members share no parameter: the gradient of the sum is each one's own.
-        self.parameters.differentiate(losses.mean(dim=1).sum())
+        if objective is mixture_nll and self.network.dropout == 0:
+            losses = nll_and_gradient(self.network, X, y, weight)
+        else:
+            losses = weight * objective(*self.network(X), y)
+            parameters.differentiate(losses.mean(dim=1).sum())
         rate = settings.learning_rate_init * LEARNING_RATES[settings.learning_rate](
             done
         )
-        self.parameters.clip_(settings.max_grad_norm)
-        self.parameters.decay_(rate * settings.alpha)
+        parameters.clip_(settings.max_grad_norm)
+        parameters.decay_(rate * settings.alpha)
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
         return losses.detach().sum(dim=1)
@@ -208,86 +224,115 @@ class Trainer:
         return tensor + scale * noise
 
 
-@torch.no_grad()
-def evaluate(network: MixtureDensityNetwork, rows: MemberRows) -> NDArray[np.float64]:
-    """Weighted mean log-likelihood of each member on its rows, (n_members,)."""
-    network.eval()
-    n_members, n_rows = rows.index.shape
-    total = torch.zeros(n_members, dtype=torch.float64, device=rows.X.device)
-    columns = torch.arange(n_rows, device=rows.X.device).expand(n_members, -1)
-    for part in columns.split(EVALUATION_ROWS, dim=1):
-        X, y, weight = rows.take(part)
-        log_weights, means, factors = network(X)
-        nll = mixture_nll(log_weights, means, factors, y)
-        # A padded row has weight zero, but may have an infinite density.
-        total -= torch.where(weight > 0, weight * nll, 0.0).sum(dim=1)
-    return (total / n_rows).cpu().numpy()
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out rows, whose list number f belongs to the members m with m % n_folds = f.
+
+    Shapes: X (n, n_features), y (n, d), index and weight (n_folds, n_held_out).
+    """
+
+    X: Tensor
+    y: Tensor
+    index: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, X: Tensor, y: Tensor, weight: Tensor, subset: Subset) -> HeldOut:
+        return cls(X, y, subset.rows.to(X.device), weight[subset.rows] * subset.counts)
+
+    def score(
+        self, network: MixtureDensityNetwork, start: Calibration
+    ) -> tuple[Calibration, float]:
+        """Calibrate the pooled density of the members that held each row out.
+
+        Returns
+        -------
+        calibration : Calibration
+        score : float
+            Weighted mean log-likelihood under it, in nats.
+        """
+        return calibrate(self._terms(network), self.weight, self.y.shape[1], start)
+
+    def calibrations(
+        self, network: MixtureDensityNetwork
+    ) -> tuple[Calibration, Calibration]:
+        """Calibrations of the members that share a fold, and of all members."""
+        n_members, n_folds = network.n_members, len(self.index)
+        terms, n_outputs = self._terms(network), self.y.shape[1]
+        pooled, _ = calibrate(terms, self.weight, n_outputs, Calibration())
+        if n_folds == n_members:
+            return pooled, pooled
+        weight = self.weight[torch.arange(n_members) % n_folds]
+        alone, _ = calibrate(terms, weight, n_outputs, pooled)
+        return pooled, extrapolate(alone, pooled, n_members / n_folds, n_members)
+
+    @torch.no_grad()
+    def _terms(self, network: MixtureDensityNetwork) -> Terms:
+        network.eval()
+        fold = torch.arange(network.n_members, device=self.X.device) % len(self.index)
+        parts = [
+            Terms.of(network(self.X[part]), self.y[part])
+            for part in self.index[fold].split(EVALUATION_ROWS, dim=1)
+        ]
+        return Terms(
+            *(torch.cat(part, dim=1).cpu() for part in zip(*parts, strict=True))
+        )
 
 
-class EarlyStopping:
-    """Best score, best weights and patience of each member.
+class Best:
+    """The best epoch so far, and for how many the score has not progressed.
 
     Scores are compared in nats, absolutely: a relative rule takes a worse loss for
     progress where it is negative.
     """
 
-    def __init__(self, scores: NDArray[np.float64], values: Tensor) -> None:
-        self.best_scores = np.nan_to_num(scores, nan=-np.inf)
-        self.best_values = values.clone()
-        self.stale = np.zeros(len(scores), dtype=int)
-
-    def is_active(self, patience: int) -> NDArray[np.bool_]:
-        return self.stale < patience
+    def __init__(self, score: float, values: Tensor) -> None:
+        self.score = score
+        self.values = values.clone()
+        self.stale = 0
 
     def update(
-        self,
-        scores: NDArray[np.float64],
-        values: Tensor,
-        settings: TrainingSettings,
-        *,
-        keep_last: bool,
+        self, score: float, values: Tensor, tol: float, *, keep_last: bool
     ) -> None:
-        """Take in one epoch; members that have stopped are left as they are."""
-        active = self.is_active(settings.n_iter_no_change)
-        progressed = scores > self.best_scores + settings.tol
-        improved = active & (scores > self.best_scores)
-        kept = torch.from_numpy(active if keep_last else improved).to(values.device)
-        self.best_values = torch.where(kept[:, None], values, self.best_values)
-        self.best_scores = np.where(improved, scores, self.best_scores)
-        self.stale = np.where(active & progressed, 0, self.stale + active)
+        """Take in one epoch."""
+        self.stale = 0 if score > self.score + tol else self.stale + 1
+        if score > self.score or keep_last:
+            self.values.copy_(values)
+        self.score = max(self.score, score)
 
 
 def train(
-    trainer: Trainer, rows: MemberRows, validation: MemberRows | None, offset: float
+    trainer: Trainer, rows: MemberRows, held_out: HeldOut | None, offset: float
 ) -> History:
-    """Train until every member has stopped; leave each at its best weights.
+    """Train until the score stops progressing; leave the best weights.
 
-    With validation rows a member's score is its mean log-likelihood there, and the
-    best weights are kept, those before the first epoch included; without, it is
-    minus the training loss, and the last weights are kept. `offset` turns losses
-    into nats in the unit of y.
+    With held-out rows the score is their mean log-likelihood under the pooled and
+    calibrated density of the members that held them out, and the best weights are
+    kept, those before the first epoch included; without, it is minus the training
+    loss, and the last weights are kept. `offset` turns losses into nats in the unit
+    of y.
     """
     settings, network = trainer.settings, trainer.network
     values = trainer.parameters.values
-    scores = np.full(network.n_members, -np.inf)
-    if validation is not None:
-        scores = evaluate(network, validation)
-    stopping = EarlyStopping(scores, values)
+    calibration, score = Calibration(), -math.inf
+    if held_out is not None:
+        calibration, score = held_out.score(network, calibration)
+    best = Best(score, values)
     history = History()
     try:
         for iteration in range(settings.max_iter):
-            active = stopping.is_active(settings.n_iter_no_change)
-            if not active.any():
-                break
-            losses = trainer.run_epoch(rows, iteration).double().cpu().numpy()
-            scores = -losses if validation is None else evaluate(network, validation)
-            if iteration >= settings.warmup_iter:
-                stopping.update(scores, values, settings, keep_last=validation is None)
-            history.losses.append(np.where(active, losses + offset, np.nan))
-            if validation is not None:
-                history.scores.append(np.where(active, scores - offset, np.nan))
+            loss = float(trainer.run_epoch(rows, iteration).mean())
+            score = -loss
+            if held_out is not None:
+                calibration, score = held_out.score(network, calibration)
+                history.scores.append(score - offset)
+            history.losses.append(loss + offset)
             if settings.verbose:
                 print(history.progress())
+            if iteration >= settings.warmup_iter:
+                best.update(score, values, settings.tol, keep_last=held_out is None)
+            if best.stale >= settings.n_iter_no_change:
+                break
         else:
             _warn_unless_annealed(settings)
     except KeyboardInterrupt:
@@ -296,8 +341,8 @@ def train(
             UserWarning,
             stacklevel=4,
         )
-    values.copy_(stopping.best_values)
-    history.best_scores = stopping.best_scores - offset
+    values.copy_(best.values)
+    history.best_score = best.score - offset
     return history
 
 

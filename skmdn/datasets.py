@@ -11,7 +11,12 @@ from sklearn.utils import Bunch, check_random_state
 
 from skmdn.density import MixtureDensity
 
-__all__ = ["load_geyser", "make_inverse_sine", "make_rotating_gaussians"]
+__all__ = [
+    "load_geyser",
+    "make_inverse_sine",
+    "make_rotating_gaussians",
+    "make_two_moons",
+]
 
 
 def load_geyser(*, return_X_y: bool = False, drop_night_codes: bool = True) -> Any:
@@ -191,6 +196,60 @@ def make_rotating_gaussians(
     weights = np.stack([0.3 + 0.4 * x, 0.7 - 0.4 * x], axis=1)
     means = np.broadcast_to([[-2.0, 0.0], [2.0, 0.0]], (n_samples, 2, 2))
     density = MixtureDensity.from_covariances(weights, means, covariances)
+    return _draw(x[:, None], density, rng, return_density)
+
+
+def make_two_moons(
+    n_samples: int = 1000,
+    *,
+    noise: float = 0.1,
+    random_state: Any = None,
+    return_density: bool = False,
+) -> tuple[Any, ...]:
+    """Make two interleaved half circles with a known conditional density.
+
+    The arcs of :func:`sklearn.datasets.make_moons`, seen as the height y given the
+    position x: on one arc where x lies outside of [0, 1], on both within. Points are
+    uniform along the arcs, so that an arc's weight grows without bound towards its
+    ends; Gaussian noise is put on y alone.
+
+    Parameters
+    ----------
+    n_samples : int, default=1000
+        Rows.
+    noise : float, default=0.1
+        Standard deviation of y around an arc.
+    random_state : int, RandomState instance or None, default=None
+        Seed.
+    return_density : bool, default=False
+        Also return the true density.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, 1)
+        Position, in [-1, 2].
+    y : ndarray of shape (n_samples,)
+        Height.
+    density : MixtureDensity
+        The true p(y given x) of every row; only with `return_density`.
+
+    Examples
+    --------
+    >>> from skmdn.datasets import make_two_moons
+    >>> X, y, density = make_two_moons(500, random_state=0, return_density=True)
+    >>> density
+    MixtureDensity(n_rows=500, n_components=2, n_outputs=1)
+    """
+    rng = _generator(random_state)
+    along = np.cos(np.pi * rng.uniform(size=n_samples))
+    x = np.where(rng.uniform(size=n_samples) < 0.5, along, 1 - along)
+    # Distance from the centre of each arc, and height over it, (n, 2).
+    offset = np.stack([x, x - 1], axis=1)
+    height = np.sqrt(np.maximum(1 - offset**2, 1e-12))
+    weights = np.where(np.abs(offset) <= 1, 1 / height, 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    means = height * [1, -1] + [0, 0.5]
+    density = MixtureDensity(weights, means, np.full_like(means, 1 / noise))
     return _draw(x[:, None], density, rng, return_density)
 
 

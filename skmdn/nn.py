@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from skmdn import _mixture
+from skmdn._calibration import Calibration
 from skmdn._mixture import Mixture
 
-__all__ = ["MixtureDensityNetwork", "mixture_nll", "mixture_nll_bound"]
+__all__ = [
+    "MixtureDensityNetwork",
+    "PeriodicEmbedding",
+    "mixture_nll",
+    "mixture_nll_bound",
+]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -31,6 +37,18 @@ COVARIANCE_LAYOUTS: dict[str, Layout] = {
     "diag": lambda K, d: ((K, d), (K, 0)),
     "spherical": lambda K, d: ((K, 1), (K, 0)),
 }
+
+EMBEDDINGS = ("periodic", None)
+# Cosines of each feature, and the standard deviation of their frequencies at the
+# start, in periods per unit of the standardised feature.
+N_FREQUENCIES = 4
+FREQUENCY_SCALE = 0.3
+# Standard deviations from the mean at which a feature saturates.
+SATURATION = 5.0
+
+# Largest standard deviation of an output given the later ones, in the unit of the
+# standardised y: more than any component needs, and far from overflow.
+LARGEST_SCALE = 100.0
 
 # Scale of the head's weights at the start, small so that every row begins with the
 # unconditional mixture that the biases hold.
@@ -126,6 +144,52 @@ class MemberLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class PeriodicEmbedding(nn.Module):
+    """Append cosines of every feature, of trainable frequencies and phases.
+
+    A network is slow to learn what changes fast along one feature; cosines give it
+    such functions from the start. A cosine with a free phase spans the pair of sine
+    and cosine of Gorishniy et al. (2022, section 3.3) with half the numbers.
+
+    Features are squashed by x / (1 + (x / 5)^4)^(1/4) first, a sharper form of the
+    smooth clipping of Holzmuller et al. (2024): the identity within 1 % up to two
+    standard deviations, and never beyond five, so that a row far outside is treated
+    as one at the edge.
+
+    Shape: (n_members, n, n_features) -> (n_members, n, n_outputs), with n_outputs
+    n_features times (1 + number of frequencies).
+
+    References
+    ----------
+    Y. Gorishniy, I. Rubachev and A. Babenko, "On embeddings for numerical features
+    in tabular deep learning", NeurIPS 2022.
+
+    D. Holzmuller, L. Grinsztajn and I. Steinwart, "Better by default: strong
+    pre-tuned MLPs and boosted trees on tabular data", NeurIPS 2024.
+    """
+
+    def __init__(
+        self, n_members: int, n_features: int, *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        size = n_features * N_FREQUENCIES
+        self.n_outputs = n_features + size
+        frequencies = torch.randn(n_members, 1, size, generator=generator)
+        self.frequencies = nn.Parameter(2 * math.pi * FREQUENCY_SCALE * frequencies)
+        phases = torch.rand(n_members, 1, size, generator=generator)
+        self.phases = nn.Parameter(2 * math.pi * phases)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.embed(x)[0]
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and the angles of the cosines."""
+        x = x * (1 + (x / SATURATION).square().square()) ** -0.25
+        frequencies = self.frequencies.unflatten(-1, (N_FREQUENCIES, -1))
+        angles = (x[..., None, :] * frequencies).flatten(-2) + self.phases
+        return torch.cat([x, angles.cos()], dim=-1), angles
+
+
 class MixtureHead(nn.Module):
     """Read the parameters of a mixture off the last hidden layer.
 
@@ -168,39 +232,64 @@ class MixtureHead(nn.Module):
         self.register_buffer("_upper", rows * n_outputs + columns, persistent=False)
 
     def forward(self, hidden: Tensor) -> Mixture:
-        logits, means, log_precision, coefficients = (
-            part.unflatten(-1, shape)
-            for part, shape in zip(
-                self.linear(hidden).split(self.sizes, dim=-1), self.shapes, strict=True
-            )
-        )
+        logits, means, log_precision, coefficients = self.split(self.linear(hidden))
         factors = self._factors(log_precision, coefficients, n_outputs=means.shape[-1])
         return Mixture(
             logits.log_softmax(-1), means, factors.expand(*means.shape, means.shape[-1])
         )
 
+    def split(self, raw: Tensor) -> Iterator[Tensor]:
+        """Logits, means, raw log-diagonal and raw entries above it."""
+        parts = raw.split(self.sizes, dim=-1)
+        return (
+            p.unflatten(-1, shape) for p, shape in zip(parts, self.shapes, strict=True)
+        )
+
+    def upper(self, coefficients: Tensor, n_outputs: int) -> Tensor:
+        """B, (..., groups, d, d)."""
+        flat = coefficients.new_zeros(*coefficients.shape[:-1], n_outputs**2)
+        flat = flat.index_copy(-1, self._upper, coefficients)
+        return flat.unflatten(-1, (n_outputs, n_outputs))
+
     def _factors(
         self, log_precision: Tensor, coefficients: Tensor, n_outputs: int
     ) -> Tensor:
         """U = diag(u) (I + B), (..., groups, d, d), with 1/u^2 >= reg_covar."""
-        diagonal = self._floored(log_precision).exp()
+        diagonal = self.floored(log_precision).exp()
         diagonal = diagonal.expand(*diagonal.shape[:-1], n_outputs)
         if not coefficients.shape[-1]:
             return torch.diag_embed(diagonal)
-        flat = coefficients.new_zeros(*coefficients.shape[:-1], n_outputs**2)
-        flat = flat.index_copy(-1, self._upper, coefficients)
-        unit = flat.unflatten(-1, (n_outputs, n_outputs))
+        unit = self.upper(coefficients, n_outputs)
         unit = unit + torch.eye(n_outputs, dtype=unit.dtype, device=unit.device)
         return diagonal[..., None] * unit
 
-    def _floored(self, log_precision: Tensor) -> Tensor:
+    def floored(self, log_precision: Tensor) -> Tensor:
         """log u with 1 / u^2 = exp(-2 log_precision) + reg_covar, without overflow."""
+        log_precision = log_precision.clamp(min=-math.log(LARGEST_SCALE))
         if self.reg_covar == 0:
             return log_precision
         log_floor = math.log(self.reg_covar)
         return -0.5 * (
             nn.functional.softplus(-2 * log_precision - log_floor) + log_floor
         )
+
+    def floored_slope(self, log_precision: Tensor) -> Tensor:
+        """Derivative of `floored`: the share of the variance above the floor."""
+        slope = (log_precision > -math.log(LARGEST_SCALE)).to(log_precision)
+        if self.reg_covar == 0:
+            return slope
+        log_floor = math.log(self.reg_covar)
+        return slope * (-2 * log_precision - log_floor).sigmoid()
+
+    @torch.no_grad()
+    def calibrate_(self, calibration: Calibration) -> None:
+        """Sharpen or flatten all densities; the floor stays where it is."""
+        n_components, n_means, n_diagonal, _ = self.sizes
+        power = math.exp(calibration.log_power)
+        self.linear.weight[..., :n_components] *= power
+        self.linear.bias[..., :n_components] *= power
+        start = n_components + n_means
+        self.linear.bias[..., start : start + n_diagonal] += calibration.log_sharpness
 
     @torch.no_grad()
     def start_at(self, log_weights: Tensor, means: Tensor, covariance: Tensor) -> None:
@@ -255,7 +344,9 @@ class MixtureDensityNetwork(nn.Module):
     covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
         As in `GaussianMixture`; "tied" shares the matrix between the components of
         a row, and it still depends on x.
-    hidden_layer_sizes : sequence of int, default=(128, 128)
+    embedding : {"periodic"} or None, default="periodic"
+        What the features pass first: :class:`PeriodicEmbedding`, or nothing.
+    hidden_layer_sizes : sequence of int, default=(64, 64)
         Widths of the hidden layers.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
         Activation of the hidden layers.
@@ -288,7 +379,8 @@ class MixtureDensityNetwork(nn.Module):
         *,
         n_members: int = 1,
         covariance_type: str = "full",
-        hidden_layer_sizes: Sequence[int] = (128, 128),
+        embedding: str | None = "periodic",
+        hidden_layer_sizes: Sequence[int] = (64, 64),
         activation: str = "silu",
         dropout: float = 0.0,
         reg_covar: float = 1e-6,
@@ -301,13 +393,18 @@ class MixtureDensityNetwork(nn.Module):
         self.n_members = n_members
         self.activation = activation
         self.dropout = dropout
+        self.embedding = (
+            None
+            if embedding is None
+            else PeriodicEmbedding(n_members, n_features, generator=generator)
+        )
+        n_embedded = n_features if self.embedding is None else self.embedding.n_outputs
+        widths = [n_embedded, *hidden_layer_sizes]
         # What a row needs on its way through: two layers at a time, then the mixture
         # in a few copies.
         self.floats_per_row = n_members * (
-            2 * max([n_features, *hidden_layer_sizes])
-            + 4 * n_components * (n_outputs * (n_outputs + 2) + 1)
+            2 * max(widths) + 4 * n_components * (n_outputs * (n_outputs + 2) + 1)
         )
-        widths = [n_features, *hidden_layer_sizes]
         self.hidden = nn.ModuleList(
             MemberLinear(n_members, n_in, n_out, gain=math.sqrt(2), generator=generator)
             for n_in, n_out in pairwise(widths)
@@ -336,10 +433,14 @@ class MixtureDensityNetwork(nn.Module):
             With leading axes (n_members, n).
         """
         hidden = X.expand(self.n_members, -1, -1) if X.ndim == 2 else X
-        activate = ACTIVATIONS[self.activation]
+        if self.embedding is not None:
+            hidden = self.embedding(hidden)
         for layer in self.hidden:
-            hidden = self._drop(activate(layer(hidden)))
+            hidden = self._drop(self.activate(layer(hidden)))
         return self.head(hidden)
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation](hidden)
 
     def _drop(self, hidden: Tensor) -> Tensor:
         # nn.Dropout draws from the global generator.

@@ -494,13 +494,13 @@ class CalibrationDisplay(_TrustDisplay):
 
 
 class LossCurveDisplay:
-    """Training loss and validation loss of each network over the epochs.
+    """Training loss and validation loss over the epochs.
 
     Parameters
     ----------
-    training : ndarray of shape (n_iter, n_networks)
+    training : ndarray of shape (n_iter,)
         Mean training loss of each epoch, in nats.
-    validation : ndarray of shape (n_iter, n_networks), default=None
+    validation : ndarray of shape (n_iter,), default=None
         Mean negative log-likelihood of the held-out rows, in nats.
 
     Attributes
@@ -535,7 +535,7 @@ class LossCurveDisplay:
         return cls(estimator.loss_curve_, validation).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> LossCurveDisplay:
-        """Draw the curves; a network's end where it stopped, its best is marked.
+        """Draw the curves, and mark the epoch whose weights are kept.
 
         Parameters
         ----------
@@ -548,16 +548,12 @@ class LossCurveDisplay:
         self.ax_ = _axes(ax)
         self.figure_ = self.ax_.figure
         epochs = np.arange(1, len(self.training) + 1)
-        thin = {"linewidth": 0.9, "alpha": 0.7}
-        lines = self.ax_.plot(epochs, self.training, color=BAND, **thin)
-        lines[0].set_label("training")
+        self.ax_.plot(epochs, self.training, color=BAND, label="training")
         if self.validation is not None:
-            lines = self.ax_.plot(epochs, self.validation, color=INK, **thin)
-            lines[0].set_label("validation")
-            best = np.nanargmin(self.validation, axis=0)
-            lowest = self.validation[best, np.arange(len(best))]
+            self.ax_.plot(epochs, self.validation, color=INK, label="validation")
+            best = np.argmin(self.validation)
             self.ax_.plot(
-                best + 1, lowest, "o", color=DATA, markersize=4, label="weights kept"
+                best + 1, self.validation[best], "o", color=DATA, label="weights kept"
             )
         self.ax_.set(xlabel="epoch", ylabel="negative log-likelihood (nats)")
         self.ax_.legend()

@@ -31,6 +31,11 @@ few_rows = pytest.mark.filterwarnings(
 )
 
 
+# They fit class labels, too.
+few_values = pytest.mark.filterwarnings("ignore:y has only .* distinct:UserWarning")
+
+
+@few_values
 @parametrize_with_checks(MATRIX)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
@@ -38,11 +43,13 @@ def test_scikit_learn_checks(estimator, check):
 
 @pytest.mark.full
 @few_rows
+@few_values
 @parametrize_with_checks([MDNRegressor()])
 def test_scikit_learn_checks_of_the_defaults(estimator, check):
     check(estimator)
 
 
+@few_values
 def test_no_check_is_skipped_or_expected_to_fail():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkipTestWarning)

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
+from sklearn.datasets import make_moons
 
-from skmdn.datasets import load_geyser, make_inverse_sine, make_rotating_gaussians
+from skmdn.datasets import (
+    load_geyser,
+    make_inverse_sine,
+    make_rotating_gaussians,
+    make_two_moons,
+)
+
+MAKERS = [make_inverse_sine, make_rotating_gaussians, make_two_moons]
 
 
 def test_geyser_leaves_out_the_night():
@@ -22,7 +30,7 @@ def test_geyser_leaves_out_the_night():
     assert_allclose(everything.data.mean(), 72.3, atol=0.05)
 
 
-@pytest.mark.parametrize("make", [make_inverse_sine, make_rotating_gaussians])
+@pytest.mark.parametrize("make", MAKERS)
 def test_draws_follow_the_density_returned(make):
     X, y, density = make(4000, random_state=0, return_density=True)
     assert len(X) == len(y) == len(density) == 4000
@@ -43,7 +51,22 @@ def test_inverse_sine_means_solve_the_equation():
     assert set(exists.sum(axis=1)) == {1, 3}
 
 
-@pytest.mark.parametrize("make", [make_inverse_sine, make_rotating_gaussians])
+def test_moons_are_those_of_scikit_learn():
+    rng = np.random.RandomState(1)
+    theirs, _ = make_moons(4000, random_state=0)
+    height = theirs[:, 1] + 0.1 * rng.normal(size=4000)
+    X, y, density = make_two_moons(4000, random_state=0, return_density=True)
+    assert stats.ks_2samp(X[:, 0], theirs[:, 0]).pvalue > 0.01
+    assert stats.ks_2samp(y, height).pvalue > 0.01
+    is_outer = np.abs(X[:, 0] - 0.5) > 0.5
+    assert_allclose(density.weights[is_outer].max(axis=1), 1)
+    # At x = 0.5 both arcs are equally steep, sqrt(3)/2 above and below.
+    middle = np.abs(X[:, 0] - 0.5).argmin()
+    assert_allclose(density.weights[middle], 0.5, atol=1e-3)
+    assert_allclose(density.means[middle], [0.75**0.5, 0.5 - 0.75**0.5], atol=1e-3)
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_generators_repeat_with_a_seed_only(make):
     assert_allclose(make(10, random_state=0)[1], make(10, random_state=0)[1])
     assert not np.array_equal(make(10)[1], make(10)[1])

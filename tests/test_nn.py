@@ -8,7 +8,14 @@ from conftest import random_parameters
 from numpy.testing import assert_allclose
 
 from skmdn import _mixture
-from skmdn.nn import COVARIANCE_LAYOUTS, MixtureDensityNetwork, mixture_nll, pool
+from skmdn._calibration import Calibration
+from skmdn.nn import (
+    COVARIANCE_LAYOUTS,
+    MixtureDensityNetwork,
+    PeriodicEmbedding,
+    mixture_nll,
+    pool,
+)
 
 COVARIANCE_TYPES = list(COVARIANCE_LAYOUTS)
 
@@ -112,6 +119,60 @@ def test_pooled_density_is_the_mean_of_the_members():
     assert_allclose(
         _mixture.log_prob(pool(members), y).detach(), expected.detach(), rtol=1e-12
     )
+
+
+def test_embedding_appends_cosines():
+    embedding = PeriodicEmbedding(2, 3, generator=torch.Generator().manual_seed(0))
+    x = normal(2, 7, 3)
+    embedded = embedding.double()(x).detach()
+    assert embedded.shape == (2, 7, embedding.n_outputs)
+    squashed = x / (1 + (x / 5) ** 4) ** 0.25
+    assert_allclose(embedded[..., :3], squashed, rtol=1e-12)
+    for member in range(2):
+        for j in range(embedding.n_outputs - 3):
+            wave = embedding.frequencies[member, 0, j] * squashed[member, :, j % 3]
+            expected = (wave + embedding.phases[member, 0, j]).cos().detach()
+            assert_allclose(embedded[member, :, 3 + j], expected, rtol=1e-9)
+
+
+def test_embedding_is_blind_to_how_far_out_a_row_is():
+    network = make_network()
+    inside, edge, beyond = (
+        network(s * torch.ones(1, 3).double()) for s in (1, 1e3, 1e9)
+    )
+    for near, far in zip(edge, beyond, strict=True):
+        assert_allclose(near.detach(), far.detach(), rtol=1e-6)
+    assert not torch.allclose(inside.means, beyond.means)
+
+
+def test_a_component_is_never_wider_than_a_hundred_standard_deviations():
+    network = make_network(embedding=None, covariance_type="diag", reg_covar=0.0)
+    factors = network(1e6 * normal(50, 3)).precision_factors
+    scales = 1 / factors.diagonal(dim1=-2, dim2=-1)
+    assert_allclose(scales.max().detach(), 100.0)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_calibration_is_a_factor_of_the_factors_and_a_power_of_the_weights(
+    covariance_type,
+):
+    network = make_network(covariance_type=covariance_type, reg_covar=0.0)
+    before = network(normal(5, 3))
+    network.head.calibrate_(Calibration(0.4, -0.3))
+    log_weights, means, factors = network(normal(5, 3))
+    expected = (math.exp(-0.3) * before.log_weights).log_softmax(-1)
+    assert_allclose(log_weights.detach(), expected.detach(), rtol=1e-9)
+    assert torch.equal(means, before.means)
+    expected = math.exp(0.4) * before.precision_factors
+    assert_allclose(factors.detach(), expected.detach(), rtol=1e-9)
+
+
+def test_calibration_leaves_the_floor():
+    network = make_network(reg_covar=0.1)
+    network.head.calibrate_(Calibration(20.0, 0.0))
+    factors = network(normal(5, 3)).precision_factors
+    variances = factors.diagonal(dim1=-2, dim2=-1) ** -2
+    assert_allclose(variances.detach(), 0.1, rtol=1e-6)
 
 
 def test_dropout_keeps_the_mean_and_is_off_in_evaluation():

@@ -133,10 +133,10 @@ def test_loss_curves_mark_the_weights_that_are_kept():
     mdn.fit(X, X[:, 0])
     display = LossCurveDisplay.from_estimator(mdn, ax=new_axes())
     kept = display.ax_.lines[-1].get_xydata()
-    assert_allclose(kept[:, 1], -mdn.validation_scores_.max(axis=0))
-    assert len(display.ax_.lines) == 4 + 4 + 1
+    assert_allclose(kept[:, 1], -mdn.best_validation_score_)
+    assert len(display.ax_.lines) == 3
     mdn.set_params(early_stopping=False).fit(X, X[:, 0])
-    assert len(LossCurveDisplay.from_estimator(mdn, ax=new_axes()).ax_.lines) == 4
+    assert len(LossCurveDisplay.from_estimator(mdn, ax=new_axes()).ax_.lines) == 1
 
 
 def test_displays_reach_through_estimators():

@@ -14,8 +14,10 @@ from sklearn.datasets import make_regression
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 
-from skmdn import MDNRegressor, MixtureDensity
+from skmdn import MDNRegressor, MixtureDensity, _training
+from skmdn._regressor import _auto_batch_size, _auto_max_iter
 from skmdn.datasets import make_inverse_sine, make_rotating_gaussians
+from skmdn.nn import mixture_nll
 
 COVARIANCE_TYPES = ["full", "tied", "diag", "spherical"]
 
@@ -119,7 +121,8 @@ def test_single_gaussian_equals_linear_regression():
     y = 3 + X @ [1.0, -2.0] + 0.5 * rng.normal(size=2000)
     mdn = quick(
         n_components=1,
-        n_estimators=1,
+        n_estimators=4,
+        embedding=None,
         hidden_layer_sizes=(),
         alpha=0.0,
         max_iter=100,
@@ -212,8 +215,24 @@ def test_out_of_fold_densities_come_from_networks_that_did_not_see_the_row():
     assert_array_equal(matches.sum(axis=1), np.full(4, 20))
     assert_allclose(mdn.oof_score_, mdn.oof_log_density_.mean())
     # The networks stopped on the very rows they held out.
-    held_out = [members[m][matches[m]].mean() for m in range(4)]
-    assert_allclose(mdn.best_validation_score_, np.mean(held_out), rtol=1e-4)
+    assert_allclose(mdn.best_validation_score_, mdn.oof_score_, rtol=1e-4)
+
+
+def test_networks_that_share_a_fold_are_pooled(monkeypatch):
+    # Otherwise the networks end sharper than those of one fold should be.
+    monkeypatch.setattr(_training, "extrapolate", lambda alone, pooled, *_: pooled)
+    X, y = linear_data()
+    mdn = quick(n_estimators=11).fit(X, y)
+    X_scaled = torch.tensor((X - mdn.X_mean_) / mdn.X_scale_)
+    y_scaled = torch.tensor((y - mdn.y_mean_) / mdn.y_scale_)
+    with torch.no_grad():
+        densities = (-mixture_nll(*mdn.network_(X_scaled), y_scaled)).exp().numpy()
+    densities /= mdn.y_scale_.prod()
+    folds = [densities[fold::8].mean(axis=0) for fold in range(8)]
+    matches = np.isclose(np.exp(mdn.oof_log_density_), folds, rtol=1e-9)
+    assert_array_equal(matches.sum(axis=0), np.ones(80))
+    assert_array_equal(matches.sum(axis=1), np.full(8, 10))
+    assert_allclose(mdn.best_validation_score_, mdn.oof_score_, rtol=1e-4)
 
 
 def test_out_of_fold_of_weightless_rows_is_the_pooled_density():
@@ -259,13 +278,11 @@ def test_curves_are_in_nats_of_the_unit_of_y():
     X, y = linear_data()
     mdn = quick(n_estimators=3, max_iter=7).fit(X, 1000 * y)
     assert mdn.n_iter_ == 7
-    assert mdn.loss_curve_.shape == mdn.validation_scores_.shape == (7, 3)
+    assert mdn.loss_curve_.shape == mdn.validation_scores_.shape == (7,)
     unscaled = quick(n_estimators=3, max_iter=7).fit(X, y)
     shift = 2 * np.log(1000)
     assert_allclose(mdn.loss_curve_, unscaled.loss_curve_ + shift, rtol=1e-3)
-    assert_allclose(
-        mdn.best_validation_score_, np.nanmax(mdn.validation_scores_, axis=0).mean()
-    )
+    assert mdn.best_validation_score_ == mdn.validation_scores_.max()
 
 
 # -- equivariance, weights, seeds ------------------------------------------------
@@ -362,7 +379,7 @@ def test_partial_fit_learns_in_pieces():
         for piece in np.array_split(np.arange(2000), 4):
             mdn.partial_fit(X[piece], y[piece])
     assert mdn.n_iter_ == 16
-    assert mdn.loss_curve_.shape == (16, 2)
+    assert mdn.loss_curve_.shape == (16,)
     assert not hasattr(mdn, "validation_scores_")
     X_test, y_test, truth = make_inverse_sine(2000, random_state=1, return_density=True)
     assert mdn.score(X_test, y_test) > truth.logpdf(y_test).mean() - 0.5
@@ -522,6 +539,59 @@ def test_hard_data_give_a_finite_sensible_fit(covariance_type, spoil):
     assert (np.abs(mean - y.mean(axis=0)) < 2 * span).all()
     assert (std > 0).all()
     assert (std < 2 * span).all()
+
+
+def test_far_outside_the_density_is_wide_and_near_the_targets():
+    rng = np.random.RandomState(0)
+    X = rng.uniform(-1, 1, size=(400, 1))
+    y = np.sin(3 * X[:, 0]) + 0.05 * rng.normal(size=400)
+    mdn = MDNRegressor(max_iter=60, random_state=0).fit(X, y)
+    far = mdn.predict_density([[1e2], [-1e2], [1e6], [-1e6]])
+    inside = mdn.predict_density(X)
+    assert (far.std() > 5 * np.median(inside.std())).all()
+    assert (far.std() > 0.5 * y.std()).all()
+    assert (np.abs(far.mean() - y.mean()) < 3 * y.std()).all()
+    # Confident nonsense would cost hundreds of nats more than ignoring X does.
+    unconditional = 0.5 * np.log(2 * np.pi * np.e * y.var())
+    assert (-far.logpdf(y[:, None]).mean(axis=0) < unconditional + 3).all()
+
+
+def test_constant_and_binary_columns_are_no_trouble():
+    rng = np.random.RandomState(0)
+    flag = rng.randint(2, size=400)
+    X = np.column_stack([np.full(400, 7.0), flag, rng.normal(size=400)])
+    y = 3.0 * flag + X[:, 2] + 0.1 * rng.normal(size=400)
+    mdn = MDNRegressor(n_estimators=4, max_iter=60, random_state=0).fit(X, y)
+    assert mdn.oof_score_ > -0.5 * np.log(2 * np.pi * np.e * 0.1**2) - 0.3
+
+
+def test_targets_with_few_values_warn_with_the_remedy():
+    X, y = linear_data(400, d=1)
+    classes = np.round(y[:, 0])
+    n_values = len(np.unique(classes))
+    with pytest.warns(
+        UserWarning, match=f"y has only {n_values} distinct values in 400"
+    ):
+        quick(max_iter=2).fit(X, classes)
+    two = np.column_stack([y[:, 0], 0.5 * classes])
+    floor = 0.5**2 / 12 / two[:, 1].var()
+    message = f"in output 1.*CRPS.*noise of width 0.5, or set reg_covar={floor:.2g}"
+    with pytest.warns(UserWarning, match=message):
+        quick(max_iter=2).fit(X, two)
+
+
+def test_automatic_schedule_follows_the_number_of_rows():
+    schedules = {
+        n: (_auto_batch_size(n), _auto_max_iter(n, _auto_batch_size(n)))
+        for n in (10, 1000, 10_000, 1_000_000)
+    }
+    # 3000 steps, but at least 20 epochs.
+    assert schedules == {
+        10: (32, 3000),
+        1000: (32, 94),
+        10_000: (256, 75),
+        1_000_000: (512, 20),
+    }
 
 
 def test_density_integrates_to_one_after_fitting_in_extreme_units():

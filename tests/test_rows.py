@@ -6,7 +6,14 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.preprocessing import StandardScaler
 
-from skmdn._rows import Scaling, WeightedRows, every_row, hold_out, merge_rows
+from skmdn._rows import (
+    Scaling,
+    WeightedRows,
+    count_folds,
+    every_row,
+    hold_out,
+    merge_rows,
+)
 
 
 def rows_with_copies():
@@ -55,26 +62,22 @@ def test_both_zeros_are_one_number():
     assert_array_equal(distinct.weight, [2.0])
 
 
-@pytest.mark.parametrize("n_networks", [4, 8])
-def test_folds_hold_every_row_once(n_networks):
+@pytest.mark.parametrize(
+    ("n_networks", "n_folds"), [(1, 1), (3, 1), (4, 4), (8, 8), (11, 8), (16, 8)]
+)
+def test_network_m_holds_out_fold_m_modulo_n_folds(n_networks, n_folds):
     train, held_out = hold_out(30, n_networks, 0.1, torch.Generator().manual_seed(0))
-    held = held_out.rows[held_out.counts]
-    assert sorted(held.tolist()) == list(range(30))
+    assert count_folds(n_networks) == len(held_out.rows) == n_folds
+    assert len(train.rows) == n_networks
     for network in range(n_networks):
+        fold = network % n_folds
         mine = set(train.rows[network][train.counts[network]].tolist())
-        out = set(held_out.rows[network][held_out.counts[network]].tolist())
+        out = set(held_out.rows[fold][held_out.counts[fold]].tolist())
         assert mine.isdisjoint(out)
         assert len(mine) + len(out) == 30
-
-
-@pytest.mark.parametrize("n_networks", [1, 3])
-def test_few_networks_hold_out_a_fraction_each(n_networks):
-    train, held_out = hold_out(30, n_networks, 0.1, torch.Generator().manual_seed(0))
-    assert held_out.rows.shape == (n_networks, 3)
-    assert train.rows.shape == (n_networks, 27)
-    assert held_out.counts.all()
-    if n_networks > 1:
-        assert not torch.equal(held_out.rows[0], held_out.rows[1])
+    # Folds hold every row once; a single one, the fraction asked for.
+    held = sorted(held_out.rows[held_out.counts].tolist())
+    assert held == list(range(30)) if n_folds > 1 else len(held) == 3
 
 
 @pytest.mark.parametrize(("n_rows", "n_networks"), [(1, 1), (3, 4)])

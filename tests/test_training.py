@@ -7,14 +7,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from skmdn import _training
+from skmdn._calibration import Calibration, extrapolate
 from skmdn._rows import every_row
 from skmdn._training import (
-    EarlyStopping,
+    Best,
     FlatParameters,
+    HeldOut,
     MemberRows,
     Trainer,
     TrainingSettings,
-    evaluate,
     train,
 )
 from skmdn.nn import MixtureDensityNetwork, mixture_nll
@@ -42,6 +43,7 @@ def make_trainer(n_members=2, seed=0, **settings):
         2,
         n_components=3,
         n_members=n_members,
+        embedding=None,
         hidden_layer_sizes=(8,),
         generator=generator,
     )
@@ -60,24 +62,32 @@ def values_of(trainer):
     return trainer.parameters.values.clone()
 
 
-def test_flat_parameters_are_views_and_their_gradient_is_autograd_s():
-    trainer, rows = make_trainer(), make_rows()
-    reference = make_trainer().network
-    columns = torch.arange(40).expand(2, -1)
-    X, y, _ = rows.take(columns)
-    trainer.parameters.differentiate(mixture_nll(*trainer.network(X), y).sum())
-    mixture_nll(*reference(X), y).sum().backward()
-    by_name = dict(reference.named_parameters())
-    for name, parameter in trainer.network.named_parameters():
-        position = next(
-            i for i, view in enumerate(trainer.parameters.views) if view is parameter
-        )
-        sizes = [view[0].numel() for view in trainer.parameters.views]
-        start = sum(sizes[:position])
-        flat = trainer.parameters.gradient[:, start : start + sizes[position]]
-        assert_allclose(flat, by_name[name].grad.flatten(1), rtol=1e-5, atol=1e-6)
-    trainer.parameters.values.zero_()
-    assert not any(parameter.any() for parameter in trainer.network.parameters())
+def test_flat_parameters_are_views_as_are_their_gradients():
+    trainer = make_trainer()
+    parameters = trainer.parameters
+    parameters.values.copy_(torch.arange(parameters.values.numel()).view(2, -1))
+    parameters.gradient.copy_(parameters.values)
+    seen = []
+    for parameter in trainer.network.parameters():
+        assert torch.equal(parameter, parameter.grad)
+        seen.append(parameter.detach().flatten())
+    expected = parameters.values.flatten().sort().values
+    assert torch.equal(torch.cat(seen).sort().values, expected)
+
+
+def test_steps_by_hand_are_those_of_autograd(monkeypatch):
+    rows = make_rows()
+    by_hand, autograd = make_trainer(), make_trainer()
+    by_hand.run_epoch(rows, 0)
+
+    def differentiated(network, X, y, weight):
+        losses = weight * mixture_nll(*network(X), y)
+        autograd.parameters.differentiate(losses.mean(dim=1).sum())
+        return losses
+
+    monkeypatch.setattr(_training, "nll_and_gradient", differentiated)
+    autograd.run_epoch(rows, 0)
+    assert_allclose(values_of(by_hand), values_of(autograd), rtol=1e-3, atol=1e-5)
 
 
 def test_clipping_bounds_each_member_and_drops_non_finite_gradients():
@@ -136,55 +146,80 @@ def test_full_batch_weights_are_repetitions():
 
 def test_each_epoch_visits_every_row_once():
     trainer, rows = make_trainer(), make_rows(n=43)
-    batches = trainer._batches(rows.index)
-    sizes = [batch.shape[1] for batch in batches]
-    assert max(sizes) <= 10
+    order = trainer._order(rows.index)
+    batches = list(rows.batches(order, 5))
+    sizes = [y.shape[1] for _, y, _ in batches]
     assert max(sizes) - min(sizes) <= 1
-    order = torch.cat(batches, dim=1)
+    for part, everything in zip(
+        zip(*batches, strict=True), (rows.X, rows.y, rows.weight[0]), strict=True
+    ):
+        seen = torch.cat(part, dim=1)
+        for member in range(2):
+            assert torch.equal(seen[member], everything[order[member]])
     assert_array_equal(order.sort(dim=1).values, np.tile(np.arange(43), (2, 1)))
     assert not torch.equal(order[0], order[1])
 
 
-def test_evaluate_is_the_weighted_mean_log_likelihood(monkeypatch):
+def make_held_out(n=40, n_lists=1, weight=None, seed=5):
+    rows = make_rows(n, n_lists, weight, seed)
+    weight = torch.ones(n, dtype=torch.float64) if weight is None else weight
+    return HeldOut.of(rows.X, rows.y, weight, every_row(n, n_lists))
+
+
+def test_held_out_score_is_the_mean_log_likelihood_of_the_calibrated_pool(monkeypatch):
     monkeypatch.setattr(_training, "EVALUATION_ROWS", 7)
     weight = torch.rand(40, generator=torch.Generator().manual_seed(1)).double()
-    trainer, rows = make_trainer(), make_rows(weight=weight)
-    nll = mixture_nll(*trainer.network(rows.X), rows.y).detach().numpy()
-    expected = [-np.average(member, weights=weight) for member in nll]
-    assert_allclose(evaluate(trainer.network, rows), expected, rtol=1e-5)
+    network, held_out = make_trainer(n_members=3).network, make_held_out(weight=weight)
+    calibration, score = held_out.score(network, Calibration())
+    network.head.calibrate_(calibration)
+    nll = mixture_nll(*network(held_out.X), held_out.y).detach()
+    pooled = nll.neg().exp().mean(0).log().numpy()
+    assert_allclose(score, np.average(pooled, weights=weight), rtol=1e-4)
 
 
-def test_training_ends_at_the_best_validated_weights():
+def test_calibrations_of_all_members_go_past_those_of_a_fold():
+    trainer = make_trainer(n_members=6, max_iter=60, learning_rate_init=0.1)
+    held_out = make_held_out(n_lists=2)
+    train(trainer, make_rows(n_members=6), None, 0.0)
+    of_fold, of_all = held_out.calibrations(trainer.network)
+    alone = HeldOut(
+        held_out.X,
+        held_out.y,
+        held_out.index[[0, 1] * 3],
+        held_out.weight[[0, 1] * 3],
+    )
+    of_one, same = alone.calibrations(trainer.network)
+    assert of_one == same
+    assert_allclose(of_fold, held_out.score(trainer.network, of_one)[0], atol=1e-4)
+    assert_allclose(of_all, extrapolate(of_one, of_fold, 3, 6), atol=1e-4)
+    assert of_one.log_sharpness < of_fold.log_sharpness < of_all.log_sharpness
+
+
+def test_training_ends_at_the_best_weights():
     trainer = make_trainer(max_iter=60, learning_rate_init=0.1, n_iter_no_change=60)
-    validation = make_rows(seed=5)
-    history = train(trainer, make_rows(), validation, offset=0.5)
-    scores = np.array(history.scores)
-    assert_allclose(history.best_scores, scores.max(axis=0))
-    assert (scores[-1] < scores.max(axis=0)).any()
-    assert_allclose(evaluate(trainer.network, validation) - 0.5, history.best_scores)
+    held_out = make_held_out()
+    history = train(trainer, make_rows(), held_out, offset=0.5)
+    assert history.best_score == max(history.scores) > history.scores[-1]
+    _, score = held_out.score(trainer.network, Calibration())
+    assert_allclose(score - 0.5, history.best_score, rtol=1e-5)
 
 
-def test_members_stop_on_their_own():
-    stopping = EarlyStopping(np.array([0.0, 0.0, np.nan]), torch.zeros(3, 1))
-    settings = TrainingSettings(**SETTINGS | {"tol": 0.1, "n_iter_no_change": 2})
-    for epoch, scores in enumerate(
-        [[-1.0, 0.05, 1.0], [-1.0, 0.3, 2.0], [9.0, 0.2, np.nan]], start=1
-    ):
-        values = torch.full((3, 1), float(epoch))
-        stopping.update(np.array(scores), values, settings, keep_last=False)
-    # The first stopped after two bad epochs, before its best; the second saw small
-    # progress only at first; the third had a non-finite epoch.
-    assert_array_equal(stopping.is_active(2), [False, True, True])
-    assert_array_equal(stopping.best_scores, [0.0, 0.3, 2.0])
-    assert_array_equal(stopping.best_values[:, 0], [0.0, 2.0, 2.0])
+def test_best_counts_epochs_without_progress_in_nats():
+    best, stale = Best(0.0, torch.zeros(1)), []
+    for epoch, score in enumerate([-1.0, 0.05, 0.3, float("nan"), 0.2], start=1):
+        best.update(score, torch.tensor([epoch]), tol=0.1, keep_last=False)
+        stale.append(best.stale)
+    # 0.05 is better, but no progress.
+    assert stale == [1, 2, 0, 1, 2]
+    assert (best.score, best.values) == (0.3, 3.0)
 
 
-def test_members_that_never_improve_keep_their_start():
+def test_networks_that_never_improve_keep_their_start():
     trainer = make_trainer(max_iter=3)
     start = values_of(trainer)
     rows = make_rows()
     poisoned = MemberRows(rows.X, rows.y * float("nan"), rows.index, rows.weight)
-    train(trainer, poisoned, rows, offset=0.0)
+    train(trainer, poisoned, make_held_out(), offset=0.0)
     assert torch.equal(values_of(trainer), start)
 
 
@@ -210,7 +245,7 @@ def test_cosine_anneals_to_zero():
 
 
 def test_interruption_keeps_the_best_weights_and_warns():
-    trainer, validation = make_trainer(max_iter=50), make_rows(seed=5)
+    trainer, held_out = make_trainer(max_iter=50), make_held_out()
     step, seen = trainer.run_epoch, []
 
     def interrupted(rows, iteration):
@@ -221,9 +256,9 @@ def test_interruption_keeps_the_best_weights_and_warns():
 
     trainer.run_epoch = interrupted
     with pytest.warns(UserWarning, match="interrupted; the best weights"):
-        history = train(trainer, make_rows(), validation, offset=0.0)
-    assert len(history.losses) == 4
-    assert_allclose(evaluate(trainer.network, validation), history.best_scores)
+        history = train(trainer, make_rows(), held_out, offset=0.0)
+    assert len(history.losses) == len(history.scores) == 4
+    assert history.best_score == max(history.scores)
 
 
 def test_warmup_minimises_the_bound():

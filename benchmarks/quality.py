@@ -1,0 +1,537 @@
+"""Judge conditional densities on tables with fixed splits, beside other libraries.
+
+    python benchmarks/quality.py --data DIR                      ours, the nine UCI sets
+    python benchmarks/quality.py --data DIR --peers skmdn,ngboost,catboost
+    python benchmarks/quality.py --data DIR --sets enb,jura --splits 0,1
+    python benchmarks/quality.py --picture docs/quality.png      what the file holds
+
+DIR holds NAME.npz files, at any depth, with X, y and test_mask (n_splits, n). Each
+(set, split, peer) becomes one row of --out as soon as it is done, so that a stopped
+run continues where it stopped. Every peer runs with its defaults, on the raw X and y,
+in this one process. NLL is in nats, CRPS and RMSE in the unit of y; all are means
+over the test rows, and lower is better.
+
+Peers are not dependencies: `pip install '.[bench]'` brings most of them. LightGBMLSS
+pins another torch, and treeffuser other old versions: give each an environment of its
+own, install this package there with --no-deps, and let them append to the same file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import Ridge
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import train_test_split
+
+import skmdn
+from skmdn import MDNRegressor, MixtureDensity
+from skmdn.metrics import crps
+
+Array = NDArray[np.float64]
+Density = Callable[[Array], MixtureDensity]
+LEVEL = 0.9
+
+SETS = {
+    "boston": "bostonHousing",
+    "concrete": "concrete",
+    "energy": "energy",
+    "kin8nm": "kin8nm",
+    "naval": "naval-propulsion-plant",
+    "power": "power-plant",
+    "protein": "protein-tertiary-structure",
+    "wine": "wine-quality-red",
+    "yacht": "yacht",
+}
+FIELDS = [
+    "set",
+    "split",
+    "peer",
+    "nll",
+    "crps",
+    "rmse",
+    "coverage",
+    "fit_cpu",
+    "fit_wall",
+    "predict_cpu",
+    "threads",
+    "version",
+]
+# Lowest mean test NLL published for these splits by a model trained on each set
+# alone, and of TabPFN, which was trained on millions of others (None: not published).
+PUBLISHED = {
+    "boston": (2.35, None),
+    "concrete": (2.75, 2.21),
+    "energy": (0.37, 0.15),
+    "kin8nm": (-1.32, -1.27),
+    "naval": (-7.33, -7.33),
+    "power": (2.58, 2.28),
+    "protein": (1.93, 1.73),
+    "yacht": (0.05, -0.73),
+}
+
+
+# -- peers: fit(X, y, seed) gives a function from X to a density ------------------
+
+
+def gaussians(mean: Array, std: Array) -> MixtureDensity:
+    """One Gaussian for each row, (n,) or diagonal over several outputs, (n, d)."""
+    if mean.ndim == 1:
+        return MixtureDensity(
+            np.ones((len(mean), 1)), mean[:, None], 1 / np.maximum(std, 1e-12)[:, None]
+        )
+    factors = np.zeros((*mean.shape, mean.shape[1]))
+    np.einsum("nii->ni", factors)[:] = 1 / np.maximum(std, 1e-12)
+    return MixtureDensity(np.ones((len(mean), 1)), mean[:, None], factors[:, None])
+
+
+def fit_skmdn(X: Array, y: Array, seed: int) -> Density:
+    return MDNRegressor(random_state=seed).fit(X, y).predict_density
+
+
+def fit_ngboost(X: Array, y: Array, seed: int) -> Density:
+    from ngboost import NGBRegressor
+
+    model = NGBRegressor(verbose=False, random_state=seed).fit(X, y)
+
+    def density(X: Array) -> MixtureDensity:
+        predicted = model.pred_dist(X)
+        return gaussians(predicted.loc, predicted.scale)
+
+    return density
+
+
+def fit_catboost(X: Array, y: Array, seed: int) -> Density:
+    from catboost import CatBoostRegressor
+
+    model = CatBoostRegressor(
+        loss_function="RMSEWithUncertainty",
+        random_seed=seed,
+        verbose=False,
+        allow_writing_files=False,
+        thread_count=torch.get_num_threads(),
+    ).fit(X, y)
+
+    def density(X: Array) -> MixtureDensity:
+        mean, variance = model.predict(X).T
+        return gaussians(mean, np.sqrt(variance))
+
+    return density
+
+
+def fit_lightgbmlss(X: Array, y: Array, seed: int) -> Density:
+    import lightgbm
+    from lightgbmlss.distributions.Gaussian import Gaussian
+    from lightgbmlss.model import LightGBMLSS
+
+    model = LightGBMLSS(Gaussian())
+    model.train(
+        {"seed": seed, "verbose": -1, "num_threads": torch.get_num_threads()},
+        lightgbm.Dataset(X, label=y),
+    )
+
+    def density(X: Array) -> MixtureDensity:
+        predicted = model.predict(X, pred_type="parameters")
+        return gaussians(predicted["loc"].to_numpy(), predicted["scale"].to_numpy())
+
+    return density
+
+
+def fit_sbi(X: Array, y: Array, seed: int) -> Density:
+    from sbi.inference import NPE
+
+    torch.manual_seed(seed)
+    X_mean, X_std = X.mean(axis=0), np.where(np.ptp(X, axis=0) > 0, X.std(axis=0), 1)
+    targets = y.reshape(len(y), -1)
+    shift, scale = targets.mean(axis=0), targets.std(axis=0)
+
+    def as_tensor(values: Array) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.float32)
+
+    inference = NPE(density_estimator="mdn", show_progress_bars=False)
+    inference.append_simulations(
+        as_tensor((targets - shift) / scale), as_tensor((X - X_mean) / X_std)
+    )
+    model = inference.train()
+
+    def density(X: Array) -> MixtureDensity:
+        zeros, ones = torch.zeros(1, targets.shape[1]), torch.ones(1, targets.shape[1])
+        with torch.no_grad():
+            mixture = model.get_uncorrected_mog(as_tensor((X - X_mean) / X_std))
+            origin = model._inverse_transform_input(zeros)
+            step = (model._inverse_transform_input(ones) - origin).double().numpy()
+        means = mixture.means.double().numpy() * step + origin.double().numpy()
+        factors = mixture.precision_factors.double().numpy() / (step * scale)
+        weights = mixture.weights.double().numpy()
+        return as_fitted(
+            weights / weights.sum(axis=1, keepdims=True),
+            means * scale + shift,
+            factors,
+            y.ndim,
+        )
+
+    return density
+
+
+def fit_skpro(X: Array, y: Array, seed: int) -> Density:
+    import pandas as pd
+    from skpro.regression.mdn import MDNRegressor as SkproMDN
+
+    torch.manual_seed(seed)
+    X_mean, X_std = X.mean(axis=0), np.where(np.ptp(X, axis=0) > 0, X.std(axis=0), 1)
+    targets = y.reshape(len(y), -1)
+    shift, scale = targets.mean(axis=0), targets.std(axis=0)
+    model = SkproMDN(random_state=seed).fit(
+        pd.DataFrame((X - X_mean) / X_std), pd.DataFrame((targets - shift) / scale)
+    )
+
+    def density(X: Array) -> MixtureDensity:
+        predicted = model.predict_proba(pd.DataFrame((X - X_mean) / X_std))
+        weights, means, stds = (
+            np.asarray(predicted.get_params()[name], dtype=np.float64)
+            for name in ("pi", "mu", "sigma")
+        )
+        factors = np.zeros((*means.shape, means.shape[-1]))
+        np.einsum("nkii->nki", factors)[:] = 1 / (stds * scale)
+        return as_fitted(
+            weights / weights.sum(axis=1, keepdims=True),
+            means * scale + shift,
+            factors,
+            y.ndim,
+        )
+
+    return density
+
+
+def as_fitted(
+    weights: Array, means: Array, factors: Array, y_ndim: int
+) -> MixtureDensity:
+    """Drop the output axis where y had none."""
+    if y_ndim == 1:
+        means, factors = means[..., 0], factors[..., 0, 0]
+    return MixtureDensity(weights, means, factors)
+
+
+def fit_with_residuals(model: Any) -> Callable[[Array, Array, int], Density]:
+    """Point model; one residual standard deviation from a held-out fifth of rows."""
+
+    def fit(X: Array, y: Array, seed: int) -> Density:
+        X_fit, X_out, y_fit, y_out = train_test_split(
+            X, y, test_size=0.2, random_state=seed
+        )
+        std = (y_out - model().fit(X_fit, y_fit).predict(X_out)).std(axis=0)
+        fitted = model().fit(X, y)
+
+        def density(X: Array) -> MixtureDensity:
+            mean = fitted.predict(X)
+            return gaussians(mean, np.broadcast_to(std, mean.shape))
+
+        return density
+
+    return fit
+
+
+def fit_gmm(X: Array, y: Array, seed: int) -> Density:
+    """Gaussian mixture of y alone."""
+    targets = y.reshape(len(y), -1)
+    model = GaussianMixture(5, n_init=3, random_state=seed).fit(targets)
+
+    def density(X: Array) -> MixtureDensity:
+        fitted = MixtureDensity.from_covariances(
+            np.broadcast_to(model.weights_, (len(X), 5)),
+            np.broadcast_to(model.means_, (len(X), *model.means_.shape)),
+            np.broadcast_to(model.covariances_, (len(X), *model.covariances_.shape)),
+        )
+        return fitted.marginal(0) if y.ndim == 1 else fitted
+
+    return density
+
+
+PEERS: dict[str, Callable[[Array, Array, int], Density]] = {
+    "skmdn": fit_skmdn,
+    "ngboost": fit_ngboost,
+    "catboost": fit_catboost,
+    "lightgbmlss": fit_lightgbmlss,
+    "sbi": fit_sbi,
+    "skpro": fit_skpro,
+    "hgb": fit_with_residuals(HistGradientBoostingRegressor),
+    "ridge": fit_with_residuals(Ridge),
+    "gmm": fit_gmm,
+}
+ONE_OUTPUT = ("ngboost", "catboost", "lightgbmlss", "hgb", "treeffuser")
+PACKAGES = {"hgb": "scikit-learn", "ridge": "scikit-learn", "gmm": "scikit-learn"}
+
+
+# -- treeffuser draws instead of giving a density ---------------------------------
+
+
+def judge_treeffuser(
+    X: Array, y: Array, X_test: Array, y_test: Array, seed: int
+) -> dict[str, float]:
+    from treeffuser import Treeffuser
+
+    start, wall = time.process_time(), time.perf_counter()
+    model = Treeffuser(seed=seed)
+    model.fit(X, y)
+    fit_cpu, fit_wall = time.process_time() - start, time.perf_counter() - wall
+    start = time.process_time()
+    draws = np.sort(model.sample(X_test, n_samples=100).reshape(100, -1), axis=0)
+    predict_cpu = time.process_time() - start
+    # E|Y - y| - E|Y - Y'| / 2, the second without bias, from the sorted draws.
+    rank = np.arange(100)[:, None]
+    spread = 2 * ((2 * rank - 99) * draws).sum(axis=0) / (100 * 99)
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return {
+        "nll": np.nan,
+        "crps": float((np.abs(draws - y_test).mean(axis=0) - spread / 2).mean()),
+        "rmse": float(np.sqrt(((draws.mean(axis=0) - y_test) ** 2).mean())),
+        "coverage": float(((y_test >= low) & (y_test <= high)).mean()),
+        "fit_cpu": fit_cpu,
+        "fit_wall": fit_wall,
+        "predict_cpu": predict_cpu,
+    }
+
+
+# -- judging ------------------------------------------------------------------------
+
+
+def judge(
+    fit: Callable[[Array, Array, int], Density],
+    X: Array,
+    y: Array,
+    X_test: Array,
+    y_test: Array,
+    seed: int,
+) -> dict[str, float]:
+    start, wall = time.process_time(), time.perf_counter()
+    predict = fit(X, y, seed)
+    fit_cpu, fit_wall = time.process_time() - start, time.perf_counter() - wall
+    start = time.process_time()
+    density = predict(X_test)
+    predict_cpu = time.process_time() - start
+    error = (density.mean() - y_test).reshape(len(y_test), -1)
+    scores = {
+        "nll": float(-density.logpdf(y_test).mean()),
+        "crps": np.nan,
+        "rmse": float(np.sqrt((error**2).sum(axis=1).mean())),
+        "coverage": np.nan,
+        "fit_cpu": fit_cpu,
+        "fit_wall": fit_wall,
+        "predict_cpu": predict_cpu,
+    }
+    if y.ndim == 1:
+        scores["crps"] = float(crps(y_test, density).mean())
+        low, high = density.interval(LEVEL)
+        scores["coverage"] = float(((y_test >= low) & (y_test <= high)).mean())
+    return scores
+
+
+def load(data: Path, name: str) -> tuple[Array, Array, NDArray[np.bool_]]:
+    (path,) = data.rglob(f"{SETS.get(name, name)}.npz")
+    with np.load(path) as arrays:
+        X, y, masks = arrays["X"], arrays["y"], arrays["test_mask"]
+    y = y.astype(np.float64)
+    return (
+        X.astype(np.float64),
+        y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y,
+        masks,
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Append a row for every set, split and peer that is not yet in the file."""
+    done = {(r["set"], int(r["split"]), r["peer"]) for r in read(options.out)}
+    for name in options.sets:
+        X, y, masks = load(options.data, name)
+        splits = range(len(masks)) if options.splits is None else options.splits
+        for split in splits:
+            if split >= len(masks):
+                continue
+            train, test = ~masks[split], masks[split]
+            for peer in options.peers:
+                if (name, split, peer) in done:
+                    continue
+                if y.ndim == 2 and peer in ONE_OUTPUT:
+                    continue
+                parts = X[train], y[train], X[test], y[test], split
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    if peer == "treeffuser":
+                        scores = judge_treeffuser(*parts)
+                    else:
+                        scores = judge(PEERS[peer], *parts)
+                row = {"set": name, "split": split, "peer": peer, **scores}
+                row["threads"] = torch.get_num_threads()
+                row["version"] = metadata.version(PACKAGES.get(peer, peer))
+                append(options.out, row)
+                print(
+                    f"{name:10s} {split:3d} {peer:12s} NLL {scores['nll']:8.3f}  CRPS "
+                    f"{scores['crps']:9.4g}  fit {scores['fit_cpu']:6.1f} s CPU",
+                    flush=True,
+                )
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+# -- reporting ----------------------------------------------------------------------
+
+
+def by_set_and_peer(path: Path) -> dict[str, dict[str, dict[int, dict[str, float]]]]:
+    table: dict[str, dict[str, dict[int, dict[str, float]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for row in read(path):
+        values = {field: float(row[field]) for field in FIELDS[3:10]}
+        table[row["set"]][row["peer"]][int(row["split"])] = values
+    return table
+
+
+def mean_and_error(values: Iterable[float]) -> tuple[float, float]:
+    array = np.array(list(values))
+    error = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else np.nan
+    return float(array.mean()), float(error)
+
+
+def report(path: Path) -> None:
+    """Means and standard errors, and paired differences on the splits in common."""
+    print(
+        "\n| set | peer | splits | NLL | CRPS | RMSE | 90 % coverage | fit CPU s | "
+        "predict CPU s | NLL minus ours |\n|---|---|---|---|---|---|---|---|---|---|"
+    )
+    for name, peers in by_set_and_peer(path).items():
+        for peer, rows in peers.items():
+            cells = []
+            for field in ("nll", "crps", "rmse"):
+                mean, error = mean_and_error(row[field] for row in rows.values())
+                cells.append(f"{mean:.4g} ± {error:.2g}")
+            cells.append(f"{np.mean([r['coverage'] for r in rows.values()]):.3f}")
+            for field in ("fit_cpu", "predict_cpu"):
+                cells.append(f"{np.mean([r[field] for r in rows.values()]):.3g}")
+            common = rows.keys() & peers.get("skmdn", {}).keys()
+            difference = "-"
+            if common and peer != "skmdn":
+                mean, error = mean_and_error(
+                    rows[split]["nll"] - peers["skmdn"][split]["nll"]
+                    for split in common
+                )
+                difference = f"{mean:+.3g} ± {error:.2g}"
+            print(
+                "|", " | ".join([name, peer, str(len(rows)), *cells, difference]), "|"
+            )
+
+
+def draw(path: Path, picture: Path) -> None:
+    """NLL per set: ours against the peers measured and the best published."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    table = by_set_and_peer(path)
+    names = [name for name in PUBLISHED if "skmdn" in table.get(name, {})]
+    figure, axes = plt.subplots(
+        2, (len(names) + 1) // 2, figsize=(11, 5), layout="constrained"
+    )
+    for ax, name in zip(axes.flat, names, strict=False):
+        published, pretrained = PUBLISHED[name]
+        ours, error = mean_and_error(r["nll"] for r in table[name]["skmdn"].values())
+        ax.axhline(published, color="#777777", linewidth=1, label="best published")
+        if pretrained is not None:
+            ax.axhline(pretrained, color="#777777", linestyle=":", label="TabPFN")
+        ax.errorbar(0, ours, 2 * error, fmt="o", color="#005a9c", label="skmdn")
+        others = {
+            peer: mean_and_error(r["nll"] for r in rows.values())[0]
+            for peer, rows in table[name].items()
+            if peer != "skmdn"
+        }
+        top = max(published, ours) + 3 * max(0.3, abs(published - ours))
+        for position, (peer, value) in enumerate(sorted(others.items()), start=1):
+            ax.plot(
+                position, min(value, top), "^" if value > top else "s", color="#c1440e"
+            )
+            ax.annotate(
+                peer,
+                (position, min(value, top)),
+                xytext=(0, -5),
+                textcoords="offset points",
+                rotation=90,
+                ha="center",
+                va="top",
+                fontsize=6,
+            )
+        ax.set(title=name, xticks=[], xlim=(-0.7, len(others) + 0.7))
+    for ax in axes.flat[len(names) :]:
+        ax.axis("off")
+    axes.flat[0].set_ylabel("mean test NLL (nats; lower is better)")
+    axes.flat[0].legend(fontsize=6, loc="upper right")
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    def names(text: str) -> list[str]:
+        return text.split(",")
+
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--sets", type=names, default=list(SETS))
+    parser.add_argument(
+        "--splits", type=lambda text: [int(part) for part in text.split(",")]
+    )
+    parser.add_argument("--peers", type=names, default=["skmdn"])
+    parser.add_argument("--out", type=Path, default=Path("quality.csv"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--picture", type=Path, help="draw the file's figures")
+    options = parser.parse_args()
+    unknown = set(options.peers) - {*PEERS, "treeffuser"}
+    if unknown:
+        parser.error(
+            f"no such peer: {', '.join(sorted(unknown))}; known are "
+            f"{', '.join(PEERS)}, treeffuser"
+        )
+    torch.set_num_threads(options.threads)
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"skmdn {skmdn.__version__}"
+    )
+    if options.data is not None:
+        run(options)
+    report(options.out)
+    if options.picture is not None:
+        draw(options.out, options.picture)
+
+
+if __name__ == "__main__":
+    main()

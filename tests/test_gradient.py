@@ -1,0 +1,62 @@
+"""The gradient by hand equals autograd's."""
+
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from skmdn._gradient import ACTIVATION_GRADIENTS, nll_and_gradient
+from skmdn.nn import (
+    ACTIVATIONS,
+    COVARIANCE_LAYOUTS,
+    MixtureDensityNetwork,
+    mixture_nll,
+)
+
+
+def check(**options):
+    generator = torch.Generator().manual_seed(0)
+    options = {"n_features": 3, "n_outputs": 2, "n_components": 4} | options
+    options = {"n_members": 2, "hidden_layer_sizes": (7, 6)} | options
+    network = MixtureDensityNetwork(**options, generator=generator).double()
+    for parameter in network.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    X = torch.randn(2, 11, 3, generator=generator).double()
+    y = torch.randn(2, 11, network.head.shapes[1][1], generator=generator).double()
+    weight = torch.rand(2, 11, generator=generator).double()
+    expected = weight * mixture_nll(*network(X), y)
+    expected.mean(dim=1).sum().backward()
+    gradients = {n: p.grad.clone() for n, p in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad.fill_(float("nan"))
+    losses = nll_and_gradient(network, X, y, weight)
+    assert_allclose(losses, expected.detach(), rtol=1e-12)
+    for name, parameter in network.named_parameters():
+        # softplus is cut off where it is linear to 2e-9.
+        assert_allclose(parameter.grad, gradients[name], rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_components", [1, 4])
+@pytest.mark.parametrize("n_outputs", [1, 2, 4])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_LAYOUTS)
+def test_every_covariance(covariance_type, n_outputs, n_components):
+    check(
+        covariance_type=covariance_type, n_outputs=n_outputs, n_components=n_components
+    )
+
+
+@pytest.mark.parametrize("embedding", ["periodic", None])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_and_embedding(activation, embedding):
+    assert ACTIVATION_GRADIENTS.keys() == ACTIVATIONS.keys()
+    check(activation=activation, embedding=embedding)
+
+
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (5,), (4, 5, 6)])
+@pytest.mark.parametrize("embedding", ["periodic", None])
+def test_every_depth(hidden_layer_sizes, embedding):
+    check(hidden_layer_sizes=hidden_layer_sizes, embedding=embedding)
+
+
+@pytest.mark.parametrize("reg_covar", [0.0, 1e-6, 0.5])
+def test_every_floor(reg_covar):
+    check(reg_covar=reg_covar)
