@@ -7,13 +7,15 @@
 
 DIR holds NAME.npz files, at any depth, with X, y and test_mask (n_splits, n). Each
 (set, split, peer) becomes one row of --out as soon as it is done, so that a stopped
-run continues where it stopped. Every peer runs with its defaults, on the raw X and y,
-in this one process. NLL is in nats, CRPS and RMSE in the unit of y; all are means
-over the test rows, and lower is better.
+run continues where it stopped. Every peer runs with its defaults, in this one process,
+on the raw X and y, or on standardised ones where it does not standardise itself. NLL
+is in nats, CRPS and RMSE in the unit of y; all are means over the test rows, and lower
+is better.
 
 Peers are not dependencies: `pip install '.[bench]'` brings most of them. LightGBMLSS
-pins another torch, and treeffuser other old versions: give each an environment of its
-own, install this package there with --no-deps, and let them append to the same file.
+pins another torch: give it an environment of its own, install this package there with
+--no-deps, and let it append to the same file. So does treeffuser, whose scikit-learn is
+too old for this package; nothing of ours is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,12 +40,11 @@ from sklearn.linear_model import Ridge
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
 
-import skmdn
-from skmdn import MDNRegressor, MixtureDensity
-from skmdn.metrics import crps
+if TYPE_CHECKING:
+    from skmdn import MixtureDensity
 
 Array = NDArray[np.float64]
-Density = Callable[[Array], MixtureDensity]
+Density = Callable[[Array], "MixtureDensity"]
 LEVEL = 0.9
 
 SETS = {
@@ -90,6 +91,8 @@ PUBLISHED = {
 
 def gaussians(mean: Array, std: Array) -> MixtureDensity:
     """One Gaussian for each row, (n,) or diagonal over several outputs, (n, d)."""
+    from skmdn import MixtureDensity
+
     if mean.ndim == 1:
         return MixtureDensity(
             np.ones((len(mean), 1)), mean[:, None], 1 / np.maximum(std, 1e-12)[:, None]
@@ -100,6 +103,8 @@ def gaussians(mean: Array, std: Array) -> MixtureDensity:
 
 
 def fit_skmdn(X: Array, y: Array, seed: int) -> Density:
+    from skmdn import MDNRegressor
+
     return MDNRegressor(random_state=seed).fit(X, y).predict_density
 
 
@@ -141,12 +146,13 @@ def fit_lightgbmlss(X: Array, y: Array, seed: int) -> Density:
     model = LightGBMLSS(Gaussian())
     model.train(
         {"seed": seed, "verbose": -1, "num_threads": torch.get_num_threads()},
-        lightgbm.Dataset(X, label=y),
+        lightgbm.Dataset(X, label=(y - y.mean()) / y.std()),
     )
 
     def density(X: Array) -> MixtureDensity:
         predicted = model.predict(X, pred_type="parameters")
-        return gaussians(predicted["loc"].to_numpy(), predicted["scale"].to_numpy())
+        mean, std = predicted["loc"].to_numpy(), predicted["scale"].to_numpy()
+        return gaussians(mean * y.std() + y.mean(), std * y.std())
 
     return density
 
@@ -221,6 +227,8 @@ def as_fitted(
     weights: Array, means: Array, factors: Array, y_ndim: int
 ) -> MixtureDensity:
     """Drop the output axis where y had none."""
+    from skmdn import MixtureDensity
+
     if y_ndim == 1:
         means, factors = means[..., 0], factors[..., 0, 0]
     return MixtureDensity(weights, means, factors)
@@ -247,6 +255,8 @@ def fit_with_residuals(model: Any) -> Callable[[Array, Array, int], Density]:
 
 def fit_gmm(X: Array, y: Array, seed: int) -> Density:
     """Gaussian mixture of y alone."""
+    from skmdn import MixtureDensity
+
     targets = y.reshape(len(y), -1)
     model = GaussianMixture(5, n_init=3, random_state=seed).fit(targets)
 
@@ -317,6 +327,8 @@ def judge(
     y_test: Array,
     seed: int,
 ) -> dict[str, float]:
+    from skmdn.metrics import crps
+
     start, wall = time.process_time(), time.perf_counter()
     predict = fit(X, y, seed)
     fit_cpu, fit_wall = time.process_time() - start, time.perf_counter() - wall
@@ -523,8 +535,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads, "
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"skmdn {skmdn.__version__}"
+        f"Python {platform.python_version()}, torch {torch.__version__}"
     )
     if options.data is not None:
         run(options)

@@ -76,8 +76,18 @@ OUT_OF_FOLD_ATTRIBUTES = ("oof_log_density_", "oof_score_")
 SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 512, 32
 STEPS, FEWEST_EPOCHS, PATIENT_SHARE = 3000, 20, 1 / 3
 
+# Rows for each component where `n_components` is "auto", and its bounds.
+ROWS_PER_COMPONENT = 2000
+FEWEST_COMPONENTS, MOST_COMPONENTS = 5, 16
+
 # So many rows for each distinct value invite spikes on the values.
 ROWS_PER_VALUE = 20
+
+
+def _auto_n_components(n_rows: int) -> int:
+    """Many rows can tell many components apart."""
+    n_components = round(n_rows / ROWS_PER_COMPONENT)
+    return min(max(n_components, FEWEST_COMPONENTS), MOST_COMPONENTS)
 
 
 def _auto_batch_size(n_rows: int) -> int:
@@ -100,8 +110,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_components : int, default=5
-        Gaussians of each network.
+    n_components : int or "auto", default="auto"
+        Gaussians of each network; "auto" takes one for every 2000 rows, but from 5
+        to 16.
     covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
         Covariance of a component over the outputs, as in
         :class:`~sklearn.mixture.GaussianMixture`: a matrix of its own, one shared
@@ -109,7 +120,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     n_estimators : int, default=16
         Networks trained in one batched computation from different starts. The
         prediction is the equally weighted mixture of their mixtures, so still a
-        Gaussian mixture, of n_estimators * n_components components. From 4 on,
+        Gaussian mixture, of n_estimators * n_components_ components. From 4 on,
         the networks hold out folds, at most 8, that together cover every row.
     embedding : {"periodic"} or None, default="periodic"
         What the features pass before the network: cosines of trainable frequencies
@@ -174,6 +185,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         Names of the features, where X had string column names.
     n_outputs_ : int
         Number of outputs.
+    n_components_ : int
+        Gaussians of each network.
     output_names_ : tuple of str
         Names of the outputs, where y was a data frame or a named series.
     n_iter_ : int
@@ -243,7 +256,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "n_components": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
         "covariance_type": [StrOptions(set(COVARIANCE_LAYOUTS))],
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
         "embedding": [StrOptions({e for e in EMBEDDINGS if e}), None],
@@ -279,7 +295,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_components=5,
+        n_components="auto",
         *,
         covariance_type="full",
         n_estimators=16,
@@ -695,11 +711,12 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     # -- networks ----------------------------------------------------------------
 
-    def _network_parameters(self) -> dict[str, Any]:
+    def _network_parameters(self, auto_n_components: int) -> dict[str, Any]:
+        is_auto = self.n_components == "auto"
         return {
             "n_features": self.n_features_in_,
             "n_outputs": self.n_outputs_,
-            "n_components": int(self.n_components),
+            "n_components": auto_n_components if is_auto else int(self.n_components),
             "n_members": int(self.n_estimators),
             "covariance_type": self.covariance_type,
             "embedding": self.embedding,
@@ -717,13 +734,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         y_scaling = Scaling.of(rows.y, rows.weight)
         self.X_mean_, self.X_scale_ = X_scaling
         self.y_mean_, self.y_scale_ = y_scaling
-        self._structure = self._network_parameters()
+        self._structure = self._network_parameters(_auto_n_components(len(rows.y)))
+        self.n_components_ = self._structure["n_components"]
         network = MixtureDensityNetwork(**self._structure, generator=generator)
         network.head.start_at(
             *unconditional_mixtures(
                 y_scaling.apply(rows.y).numpy(),
                 rows.weight,
-                self.n_components,
+                self.n_components_,
                 self.n_estimators,
                 seed=int(torch.randint(2**32, (), generator=generator)),
             )
@@ -732,7 +750,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
 
     def _copied_network(self) -> MixtureDensityNetwork:
         """Copy the fitted networks to train them further."""
-        wanted = self._network_parameters()
+        wanted = self._network_parameters(self.n_components_)
         changed = [key for key in wanted if wanted[key] != self._structure[key]]
         if changed:
             raise ValueError(

@@ -79,7 +79,10 @@ class MemberRows:
             weight.tensor_split(n_batches, dim=1),
             strict=True,
         ):
-            yield self.X[rows], self.y[rows], weights
+            # Several times faster than indexing with a matrix.
+            flat = rows.flatten()
+            X, y = self.X.index_select(0, flat), self.y.index_select(0, flat)
+            yield X.unflatten(0, rows.shape), y.unflatten(0, rows.shape), weights
 
 
 @dataclass
@@ -187,12 +190,15 @@ class Trainer:
 
     def _order(self, index: Tensor) -> Tensor:
         """Order of each member's list in this epoch, (n_members, n)."""
-        if self.settings.shuffle:
-            keys = torch.rand(
-                index.shape, generator=self.generator, device=index.device
-            )
-            return keys.argsort(dim=1)
-        return torch.arange(index.shape[1], device=index.device).expand_as(index)
+        n_members, n_rows = index.shape
+        if not self.settings.shuffle:
+            return torch.arange(n_rows, device=index.device).expand_as(index)
+        # Sorting random keys would give all at once, in thirty times the time.
+        orders = [
+            torch.randperm(n_rows, generator=self.generator, device=index.device)
+            for _ in range(n_members)
+        ]
+        return torch.stack(orders)
 
     def _step(
         self, objective: Callable, X: Tensor, y: Tensor, weight: Tensor, done: float

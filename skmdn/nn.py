@@ -390,6 +390,8 @@ class MixtureDensityNetwork(nn.Module):
         if generator is None:
             generator = torch.Generator()
         self.generator: torch.Generator | None = generator
+        self.n_features = n_features
+        self.n_outputs = n_outputs
         self.n_members = n_members
         self.activation = activation
         self.dropout = dropout

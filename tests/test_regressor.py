@@ -15,7 +15,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 
 from skmdn import MDNRegressor, MixtureDensity, _training
-from skmdn._regressor import _auto_batch_size, _auto_max_iter
+from skmdn._regressor import (
+    _auto_batch_size,
+    _auto_max_iter,
+    _auto_n_components,
+)
 from skmdn.datasets import make_inverse_sine, make_rotating_gaussians
 from skmdn.nn import mixture_nll
 
@@ -592,6 +596,18 @@ def test_automatic_schedule_follows_the_number_of_rows():
         10_000: (256, 75),
         1_000_000: (512, 20),
     }
+
+
+def test_automatic_number_of_components_follows_the_rows():
+    numbers = {n: _auto_n_components(n) for n in (10, 10_000, 20_000, 1_000_000)}
+    assert numbers == {10: 5, 10_000: 5, 20_000: 10, 1_000_000: 16}
+    X, y = linear_data()
+    mdn = quick(n_components="auto", warm_start=True, max_iter=2).fit(X, y)
+    assert mdn.n_components_ == 5
+    assert mdn.predict_density(X[:1]).weights.shape == (1, 2 * 5)
+    mdn.fit(X, y)
+    with pytest.raises(ValueError, match="with another n_components"):
+        mdn.set_params(n_components=3).fit(X, y)
 
 
 def test_density_integrates_to_one_after_fitting_in_extreme_units():

@@ -1,0 +1,137 @@
+"""The benchmarks run, resume and add up."""
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy import stats
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import train_test_split
+
+from skmdn import MDNRegressor
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def global_state_is_untouched():
+    """Take the place of the guard: benchmarks set threads, and peers draw globally."""
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def quality(monkeypatch):
+    module = load("quality")
+
+    def small(X, y, seed):
+        mdn = MDNRegressor(2, n_estimators=1, max_iter=2, random_state=seed)
+        return mdn.fit(X, y).predict_density
+
+    monkeypatch.setitem(module.PEERS, "skmdn", small)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(80, 2))
+    y = X @ [[1.0, 0.5], [0.0, 2.0]] + rng.normal(size=(80, 2))
+    masks = np.arange(80) % 4 == np.arange(2)[:, None]
+    np.savez(tmp_path / "one.npz", X=X, y=y[:, 0], test_mask=masks)
+    np.savez(tmp_path / "two.npz", X=X, y=y, test_mask=masks)
+    return tmp_path
+
+
+def run(quality, monkeypatch, data, *arguments):
+    out = data / "out.csv"
+    argv = ["quality.py", "--data", str(data), "--sets", "one,two", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*argv, *arguments])
+    quality.main()
+    with out.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_quality_judges_every_split_once(quality, data, monkeypatch, capsys):
+    peers = ["--peers", "skmdn,ridge,gmm,hgb"]
+    first = run(quality, monkeypatch, data, *peers, "--splits", "0")
+    assert len(first) == 4 + 3  # HistGradientBoosting has one output
+    rows = run(quality, monkeypatch, data, *peers)
+    assert rows[:7] == first
+    assert len(rows) == 14
+    keys = {(row["set"], row["split"], row["peer"]) for row in rows}
+    assert len(keys) == 14
+    assert "| one | ridge | 2 |" in capsys.readouterr().out
+
+
+def test_quality_of_ridge_is_that_by_hand(quality, data, monkeypatch):
+    (row, _) = run(quality, monkeypatch, data, "--peers", "ridge", "--splits", "1")
+    X, y, masks = quality.load(data, "one")
+    X_train, y_train, X_test, y_test = (
+        X[~masks[1]],
+        y[~masks[1]],
+        X[masks[1]],
+        y[masks[1]],
+    )
+    parts = train_test_split(X_train, y_train, test_size=0.2, random_state=1)
+    std = (parts[3] - Ridge().fit(parts[0], parts[2]).predict(parts[1])).std()
+    mean = Ridge().fit(X_train, y_train).predict(X_test)
+    nll = -stats.norm(mean, std).logpdf(y_test).mean()
+    assert_allclose(float(row["nll"]), nll)
+    assert_allclose(float(row["rmse"]), np.sqrt(((mean - y_test) ** 2).mean()))
+    z = np.abs(y_test - mean) / std
+    assert_allclose(float(row["coverage"]), (z < stats.norm.ppf(0.95)).mean())
+
+
+def test_quality_draws_its_figures(quality, data, monkeypatch):
+    monkeypatch.setitem(quality.PUBLISHED, "one", (1.0, 0.5))
+    picture = data / "picture.png"
+    run(
+        quality,
+        monkeypatch,
+        data,
+        *("--peers", "skmdn,ridge", "--picture", str(picture)),
+    )
+    assert picture.stat().st_size > 5000
+
+
+def test_unknown_peers_are_named(quality, data, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(quality, monkeypatch, data, "--peers", "skmdn,nobody")
+    assert "no such peer: nobody; known are skmdn" in capsys.readouterr().err
+
+
+def test_collapse_counts_runs_near_the_truth(monkeypatch, capsys):
+    collapse = load("collapse")
+    monkeypatch.setattr(collapse, "STEPS", 2)
+
+    def truth(X, y, seed):
+        return lambda X_test, y_test: collapse.known
+
+    def remembering(*args, **kwargs):
+        made = inverse_sine(*args, **kwargs)
+        if len(made) == 3:
+            collapse.known = -made[2].logpdf(made[1]).mean()
+        return made
+
+    inverse_sine = collapse.SETS["inverse_sine"]
+    monkeypatch.setitem(collapse.SETS, "inverse_sine", remembering)
+    monkeypatch.setitem(collapse.METHODS, "skmdn", truth)
+    collapse.main(["--seeds", "2", "--sets", "inverse_sine"])
+    out = capsys.readouterr().out
+    assert "| inverse_sine | skmdn | 2 of 2 | 0.000 | 0.000 |" in out
+    assert "| inverse_sine | plain | 0 of 2 |" in out
