@@ -39,6 +39,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 
 if TYPE_CHECKING:
     from skmdn import MixtureDensity
@@ -161,34 +162,35 @@ def fit_sbi(X: Array, y: Array, seed: int) -> Density:
     from sbi.inference import NPE
 
     torch.manual_seed(seed)
-    X_mean, X_std = X.mean(axis=0), np.where(np.ptp(X, axis=0) > 0, X.std(axis=0), 1)
-    targets = y.reshape(len(y), -1)
-    shift, scale = targets.mean(axis=0), targets.std(axis=0)
+    X_units, y_units = StandardScaler().fit(X), StandardScaler().fit(as_columns(y))
+    d = len(y_units.mean_)
 
     def as_tensor(values: Array) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.float32)
 
     inference = NPE(density_estimator="mdn", show_progress_bars=False)
     inference.append_simulations(
-        as_tensor((targets - shift) / scale), as_tensor((X - X_mean) / X_std)
+        as_tensor(y_units.transform(as_columns(y))), as_tensor(X_units.transform(X))
     )
     model = inference.train()
 
     def density(X: Array) -> MixtureDensity:
-        zeros, ones = torch.zeros(1, targets.shape[1]), torch.ones(1, targets.shape[1])
         with torch.no_grad():
-            mixture = model.get_uncorrected_mog(as_tensor((X - X_mean) / X_std))
-            origin = model._inverse_transform_input(zeros)
-            step = (model._inverse_transform_input(ones) - origin).double().numpy()
-        means = mixture.means.double().numpy() * step + origin.double().numpy()
-        factors = mixture.precision_factors.double().numpy() / (step * scale)
-        weights = mixture.weights.double().numpy()
-        return as_fitted(
-            weights / weights.sum(axis=1, keepdims=True),
-            means * scale + shift,
-            factors,
-            y.ndim,
+            mixture = model.get_uncorrected_mog(as_tensor(X_units.transform(X)))
+            # It standardises y once more itself.
+            origin = model._inverse_transform_input(torch.zeros(1, d))
+            step = model._inverse_transform_input(torch.ones(1, d)) - origin
+        weights, means, factors, origin, step = (
+            part.double().numpy()
+            for part in (
+                mixture.weights,
+                mixture.means,
+                mixture.precision_factors,
+                origin,
+                step,
+            )
         )
+        return in_units(weights, means * step + origin, factors / step, y_units, y.ndim)
 
     return density
 
@@ -198,40 +200,39 @@ def fit_skpro(X: Array, y: Array, seed: int) -> Density:
     from skpro.regression.mdn import MDNRegressor as SkproMDN
 
     torch.manual_seed(seed)
-    X_mean, X_std = X.mean(axis=0), np.where(np.ptp(X, axis=0) > 0, X.std(axis=0), 1)
-    targets = y.reshape(len(y), -1)
-    shift, scale = targets.mean(axis=0), targets.std(axis=0)
+    X_units, y_units = StandardScaler().fit(X), StandardScaler().fit(as_columns(y))
     model = SkproMDN(random_state=seed).fit(
-        pd.DataFrame((X - X_mean) / X_std), pd.DataFrame((targets - shift) / scale)
+        pd.DataFrame(X_units.transform(X)),
+        pd.DataFrame(y_units.transform(as_columns(y))),
     )
 
     def density(X: Array) -> MixtureDensity:
-        predicted = model.predict_proba(pd.DataFrame((X - X_mean) / X_std))
+        predicted = model.predict_proba(pd.DataFrame(X_units.transform(X)))
         weights, means, stds = (
             np.asarray(predicted.get_params()[name], dtype=np.float64)
             for name in ("pi", "mu", "sigma")
         )
         factors = np.zeros((*means.shape, means.shape[-1]))
-        np.einsum("nkii->nki", factors)[:] = 1 / (stds * scale)
-        return as_fitted(
-            weights / weights.sum(axis=1, keepdims=True),
-            means * scale + shift,
-            factors,
-            y.ndim,
-        )
+        np.einsum("nkii->nki", factors)[:] = 1 / stds
+        return in_units(weights, means, factors, y_units, y.ndim)
 
     return density
 
 
-def as_fitted(
-    weights: Array, means: Array, factors: Array, y_ndim: int
+def as_columns(y: Array) -> Array:
+    return y.reshape(len(y), -1)
+
+
+def in_units(
+    weights: Array, means: Array, factors: Array, units: StandardScaler, y_ndim: int
 ) -> MixtureDensity:
-    """Drop the output axis where y had none."""
+    """Map a density of standardised targets back; drop the axis that y had not."""
     from skmdn import MixtureDensity
 
+    means, factors = means * units.scale_ + units.mean_, factors / units.scale_
     if y_ndim == 1:
         means, factors = means[..., 0], factors[..., 0, 0]
-    return MixtureDensity(weights, means, factors)
+    return MixtureDensity(weights / weights.sum(axis=1, keepdims=True), means, factors)
 
 
 def fit_with_residuals(model: Any) -> Callable[[Array, Array, int], Density]:
@@ -257,8 +258,7 @@ def fit_gmm(X: Array, y: Array, seed: int) -> Density:
     """Gaussian mixture of y alone."""
     from skmdn import MixtureDensity
 
-    targets = y.reshape(len(y), -1)
-    model = GaussianMixture(5, n_init=3, random_state=seed).fit(targets)
+    model = GaussianMixture(5, n_init=3, random_state=seed).fit(as_columns(y))
 
     def density(X: Array) -> MixtureDensity:
         fitted = MixtureDensity.from_covariances(
@@ -335,7 +335,7 @@ def judge(
     start = time.process_time()
     density = predict(X_test)
     predict_cpu = time.process_time() - start
-    error = (density.mean() - y_test).reshape(len(y_test), -1)
+    error = as_columns(density.mean() - y_test)
     scores = {
         "nll": float(-density.logpdf(y_test).mean()),
         "crps": np.nan,
