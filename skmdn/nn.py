@@ -159,6 +159,12 @@ class PeriodicEmbedding(nn.Module):
     Shape: (n_members, n, n_features) -> (n_members, n, n_outputs), with n_outputs
     n_features times (1 + number of frequencies).
 
+    Parameters
+    ----------
+    n_members, n_features : int
+    generator : torch.Generator
+        Source of the frequencies and phases at the start.
+
     References
     ----------
     Y. Gorishniy, I. Rubachev and A. Babenko, "On embeddings for numerical features
@@ -166,6 +172,14 @@ class PeriodicEmbedding(nn.Module):
 
     D. Holzmuller, L. Grinsztajn and I. Steinwart, "Better by default: strong
     pre-tuned MLPs and boosted trees on tabular data", NeurIPS 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmdn.nn import PeriodicEmbedding
+    >>> embedding = PeriodicEmbedding(16, 3, generator=torch.Generator())
+    >>> embedding(torch.zeros(16, 10, 3)).shape  # 3 features and 4 cosines of each
+    torch.Size([16, 10, 15])
     """
 
     def __init__(
