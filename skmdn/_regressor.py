@@ -74,7 +74,7 @@ OUT_OF_FOLD_ATTRIBUTES = ("oof_log_density_", "oof_score_")
 # they are "auto" (docs/quality.md says how it was chosen). What counts is the number
 # of steps, until there are more rows than that many batches hold.
 SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 512, 32
-STEPS, FEWEST_EPOCHS, PATIENT_SHARE = 3000, 20, 1 / 3
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS, PATIENT_SHARE = 3000, 20, 400, 1 / 3
 
 # Rows for each component where `n_components` is "auto", and its bounds.
 ROWS_PER_COMPONENT = 2000
@@ -97,8 +97,9 @@ def _auto_batch_size(n_rows: int) -> int:
 
 
 def _auto_max_iter(n_rows: int, batch_size: int) -> int:
-    """Epochs that make a fixed number of steps, and not too few epochs."""
-    return max(FEWEST_EPOCHS, round(STEPS / np.ceil(n_rows / batch_size)))
+    """Epochs that make a fixed number of steps, within bounds."""
+    n_epochs = round(STEPS / math.ceil(n_rows / batch_size))
+    return min(max(n_epochs, FEWEST_EPOCHS), MOST_EPOCHS)
 
 
 class MDNRegressor(RegressorMixin, BaseEstimator):
@@ -144,7 +145,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     batch_size : int or "auto", default="auto"
         Rows per step; "auto" takes about a 32nd of the rows, from 32 to 512.
     max_iter : int or "auto", default="auto"
-        Epochs at most; "auto" takes those that make 3000 steps, and at least 20.
+        Epochs at most; "auto" takes those that make 3000 steps, but from 20 to 400.
     tol : float, default=1e-4
         Smallest progress of the score that counts, in nats, absolute.
     n_iter_no_change : int or "auto", default="auto"
