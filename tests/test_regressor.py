@@ -93,21 +93,17 @@ def test_full_covariance_is_learnt():
     assert scores["full"] > scores["diag"] + 0.3
 
 
-@pytest.mark.parametrize(
-    ("name", "margin"),
-    # Measured 0.13 and 0.74 nats; the first set has 77 test rows, and another
-    # machine rounds to other networks.
-    [("multi/enb.npz", 0.03), ("multi/abalone_weights.npz", 0.4)],
-)
-def test_full_covariance_beats_diagonal_on_real_data(load_split, name, margin):
-    X, y, X_test, y_test = load_split(name)
+def test_full_covariance_beats_diagonal_on_real_data(load_split):
+    # Measured 0.7 nats. Where x tells nearly everything, as on enb, many diagonal
+    # components do as well (0.02 +- 0.03 nats over ten splits).
+    X, y, X_test, y_test = load_split("multi/abalone_weights.npz")
     scores = {
         kind: MDNRegressor(covariance_type=kind, random_state=0)
         .fit(X, y)
         .score(X_test, y_test)
         for kind in ("full", "diag")
     }
-    assert scores["full"] > scores["diag"] + margin, scores
+    assert scores["full"] > scores["diag"] + 0.4, scores
 
 
 def test_r2_is_high_where_the_poor_score_tag_skips_the_check():
