@@ -502,8 +502,14 @@ def draw(path: Path, picture: Path) -> None:
         ax.set(title=name, xticks=[], xlim=(-0.7, len(others) + 0.7))
     for ax in axes.flat[len(names) :]:
         ax.axis("off")
-    axes.flat[0].set_ylabel("mean test NLL (nats; lower is better)")
-    axes.flat[0].legend(fontsize=6, loc="upper right")
+    figure.supylabel("mean test NLL (nats; lower is better)", fontsize=9)
+    entries: dict[str, Any] = {}
+    for ax in axes.flat:
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside upper right", ncols=3, fontsize=8
+    )
     figure.savefig(picture, dpi=120)
     plt.close(figure)
 
