@@ -98,6 +98,7 @@ def test_quality_of_ridge_is_that_by_hand(quality, data, monkeypatch):
 
 
 def test_quality_draws_its_figures(quality, data, monkeypatch):
+    pytest.importorskip("matplotlib", reason="pictures need the extra 'plot'")
     monkeypatch.setitem(quality.PUBLISHED, "one", (1.0, 0.5))
     picture = data / "picture.png"
     run(
