@@ -90,13 +90,14 @@ def make_trainer(batch_size: int, **network_options) -> Trainer:
     return Trainer(network, settings, generator)
 
 
-def make_rows(n_rows: int, trainer: Trainer) -> MemberRows:
-    network = trainer.network
+def make_rows(
+    n_rows: int, n_features: int, n_outputs: int, n_members: int = 1
+) -> MemberRows:
     generator = torch.Generator().manual_seed(1)
-    X = torch.randn(n_rows, network.n_features, generator=generator)
-    y = torch.randn(n_rows, network.n_outputs, generator=generator)
+    X = torch.randn(n_rows, n_features, generator=generator)
+    y = torch.randn(n_rows, n_outputs, generator=generator)
     weight = torch.ones(n_rows, dtype=torch.float64)
-    return MemberRows.of(X, y, weight, every_row(n_rows, network.n_members))
+    return MemberRows.of(X, y, weight, every_row(n_rows, n_members))
 
 
 def products(trainer: Trainer, batch_size: int) -> Callable[[], None]:
@@ -142,7 +143,8 @@ def steps(options: argparse.Namespace) -> None:
             embedding=embedding,
             hidden_layer_sizes=(width, width),
         )
-        rows, alone = make_rows(batch * STEPS, trainer), products(trainer, batch)
+        rows = make_rows(batch * STEPS, n_features, d, n_members)
+        alone = products(trainer, batch)
         seconds = time_in_turn(
             {
                 "step": partial(trainer.run_epoch, rows, 0),
@@ -168,7 +170,7 @@ def epochs(options: argparse.Namespace) -> None:
         trainer = make_trainer(
             batch, n_features=n_features, n_outputs=d, embedding=None
         )
-        rows = make_rows(n_rows, trainer)
+        rows = make_rows(n_rows, n_features, d)
         mlp = MLPRegressor(
             hidden_layer_sizes=(64, 64), batch_size=batch, max_iter=1, warm_start=True
         )
@@ -271,7 +273,7 @@ def outputs(options: argparse.Namespace) -> None:
     )
     for d in (2**k for k in range(7)):
         trainer = make_trainer(128, n_features=8, n_outputs=d)
-        rows = make_rows(128 * 5, trainer)
+        rows = make_rows(128 * 5, 8, d)
         seconds = time_in_turn(
             {"step": partial(trainer.run_epoch, rows, 0)}, options.repeats
         )

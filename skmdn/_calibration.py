@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from skmdn import _mixture
-from skmdn._mixture import Mixture
+from skmdn._rows import folds_of
 
 __all__ = ["Calibration", "Terms", "calibrate", "extrapolate", "pool_by_fold"]
 
@@ -43,7 +43,7 @@ class Calibration(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What the log-density of a row is made of, each (n_members, n, K).
+    """What the log-density of a row is made of, each (n_members, K, n).
 
     log p = logsumexp_k(log_weight_k + log_det_k - distance_k / 2) - d/2 log 2 pi.
     """
@@ -52,25 +52,22 @@ class Terms(NamedTuple):
     log_dets: Tensor
     distances: Tensor
 
-    @classmethod
-    def of(cls, mixture: Mixture, y: Tensor) -> Terms:
-        return cls(
-            mixture.log_weights,
-            _mixture.log_det(mixture.precision_factors),
-            _mixture.whiten(mixture, y).square().sum(-1),
-        )
+    def log_density(self, n_outputs: int) -> Tensor:
+        """Log-density under each member, (n_members, n)."""
+        joint = self.log_weights + self.log_dets - 0.5 * self.distances
+        return joint.logsumexp(1) - 0.5 * n_outputs * _mixture.LOG_2PI
 
 
 def pool_by_fold(log_densities: Tensor, n_folds: int) -> Tensor:
     """Pool the members of each fold, (n_members, n) -> (n_folds, n).
 
-    Member m holds out fold m % n_folds, so that the members of a fold share rows.
+    Members of a fold hold out the same rows.
     """
     n_members = len(log_densities)
     n_missing = -n_members % n_folds
     padding = log_densities.new_full((n_missing, *log_densities.shape[1:]), -math.inf)
     grouped = torch.cat([log_densities, padding]).unflatten(0, (-1, n_folds))
-    n_pooled = (torch.arange(n_members) % n_folds).bincount().to(grouped)
+    n_pooled = folds_of(n_members, n_folds).bincount().to(grouped)
     return grouped.logsumexp(0) - n_pooled.log()[:, None]
 
 
@@ -159,27 +156,27 @@ def _objective(
     """
     sharpness, power = math.exp(2 * float(point[0])), math.exp(float(point[1]))
     logits = power * terms.log_weights
-    log_weights = logits.log_softmax(-1)
+    log_weights = logits.log_softmax(1)
     distances = sharpness * terms.distances
     joint = log_weights + terms.log_dets - 0.5 * distances
     constant = n_outputs * (float(point[0]) - 0.5 * _mixture.LOG_2PI)
-    pooled = pool_by_fold(joint.logsumexp(-1), len(share)) + constant
+    pooled = pool_by_fold(joint.logsumexp(1), len(share)) + constant
     score = float((share * pooled).sum())
     objective = score - float(point.square().sum()) / (2 * n_rows)
 
-    fold = torch.arange(len(joint)) % len(share)
+    fold = folds_of(len(joint), len(share))
     n_pooled = torch.bincount(fold).to(joint)
     shift = pooled - constant + n_pooled.log()[:, None]
-    r = (joint - shift[fold, :, None]).exp()
+    r = (joint - shift[fold, None]).exp()
     weights = log_weights.exp()
-    logit_mean = (weights * logits).sum(-1, keepdim=True)
+    logit_mean = (weights * logits).sum(1, keepdim=True)
     by_sharpness = n_outputs - distances
     by_power = logits - logit_mean
-    power_bend = by_power - (weights * by_power.square()).sum(-1, keepdim=True)
+    power_bend = by_power - (weights * by_power.square()).sum(1, keepdim=True)
 
     def mean(values: Tensor) -> Tensor:
         """Expectation under the responsibilities, (n_folds, n)."""
-        total = (r * values).sum(-1)
+        total = (r * values).sum(1)
         return total.new_zeros(pooled.shape).index_add_(0, fold, total)
 
     first = torch.stack([mean(by_sharpness), mean(by_power)])

@@ -1,8 +1,8 @@
 """Loss and gradient of the standard network by hand.
 
 Autograd spends most of a step on bookkeeping when matrices are small. Here every
-derivative is written out: responsibilities times whitened residuals for the mixture,
-and a transposed product for each layer. Gradients go straight into `.grad`.
+derivative is written out: a transposed product for each layer, and the head's own
+(`MixtureHead.nll_and_gradient`). Gradients go straight into `.grad`.
 """
 
 from __future__ import annotations
@@ -12,143 +12,187 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from skmdn import _mixture
-from skmdn.nn import MixtureDensityNetwork, MixtureHead, PeriodicEmbedding
+from skmdn._head import MemberLinear
+from skmdn.nn import MixtureDensityNetwork, PeriodicEmbedding
 
-__all__ = ["ACTIVATION_GRADIENTS", "nll_and_gradient"]
+__all__ = ["ACTIVATIONS_IN_PLACE", "Backpropagation"]
 
-# From the gradient after an activation, its input and its output, to that before.
-ACTIVATION_GRADIENTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "identity": lambda g, x, h: g,
-    "logistic": lambda g, x, h: torch.ops.aten.sigmoid_backward(g, h),
-    "tanh": lambda g, x, h: torch.ops.aten.tanh_backward(g, h),
-    "relu": lambda g, x, h: torch.ops.aten.threshold_backward(g, h, 0),
-    "silu": lambda g, x, h: torch.ops.aten.silu_backward(g, x),
+aten = torch.ops.aten
+
+# The activation of x, written to h; and the gradient g after it, with x and h, turned
+# in place into that before it.
+ACTIVATIONS_IN_PLACE: dict[str, tuple[Callable, Callable]] = {
+    "identity": (
+        lambda x, h: h.copy_(x),
+        lambda g, x, h: g,
+    ),
+    "logistic": (
+        lambda x, h: torch.sigmoid(x, out=h),
+        lambda g, x, h: aten.sigmoid_backward.grad_input(g, h, grad_input=g),
+    ),
+    "tanh": (
+        lambda x, h: torch.tanh(x, out=h),
+        lambda g, x, h: aten.tanh_backward.grad_input(g, h, grad_input=g),
+    ),
+    "relu": (
+        lambda x, h: torch.clamp(x, min=0, out=h),
+        lambda g, x, h: aten.threshold_backward.grad_input(g, h, 0, grad_input=g),
+    ),
+    "silu": (
+        lambda x, h: aten.silu.out(x, out=h),
+        lambda g, x, h: aten.silu_backward.grad_input(g, x, grad_input=g),
+    ),
 }
 
 
-@torch.no_grad()
-def nll_and_gradient(
-    network: MixtureDensityNetwork, X: Tensor, y: Tensor, weight: Tensor
-) -> Tensor:
-    """Weighted negative log-likelihoods; the gradient of their mean fills `.grad`.
+class Backpropagation:
+    """Loss and gradient of a network, for batches of one size.
+
+    All room that layers need is taken once: fresh memory in every step costs as much
+    as a part of the arithmetic.
 
     Parameters
     ----------
     network : MixtureDensityNetwork
-        Without dropout; every parameter has a `.grad` to write to.
-    X : Tensor of shape (n_members, n, n_features)
-    y : Tensor of shape (n_members, n, d)
-    weight : Tensor of shape (n_members, n)
-
-    Returns
-    -------
-    losses : Tensor of shape (n_members, n)
-        In nats.
+        Every parameter has a `.grad` to write to.
+    n_rows : int
+        Rows of a batch, for each member.
     """
-    activate = network.activate
-    hidden, angles = X, None
-    if network.embedding is not None:
-        hidden, angles = network.embedding.embed(X)
-    inputs, sums = [], []
-    for layer in network.hidden:
-        inputs.append(hidden)
-        sums.append(layer(hidden))
-        hidden = activate(sums[-1])
-    inputs.append(hidden)
-    losses, gradient = _head(network.head, network.head.linear(hidden), y)
-    gradient *= (weight / weight.shape[1])[..., None]
 
-    back = ACTIVATION_GRADIENTS[network.activation]
-    layers = [*network.hidden, network.head.linear]
-    for i in reversed(range(len(layers))):
-        if i < len(sums):
-            gradient = back(gradient, sums[i], inputs[i + 1])
+    def __init__(self, network: MixtureDensityNetwork, n_rows: int) -> None:
+        self.network = network
+        self.n_rows = n_rows
+        self.embedding = (
+            None if network.embedding is None else Embedding(network.embedding, n_rows)
+        )
+        linears = [*network.hidden, network.head.linear]
+        *self.hidden, self.last = (
+            Layer(
+                linear,
+                n_rows,
+                is_first=linear is linears[0] and self.embedding is None,
+                is_transposed=linear is linears[-1],
+            )
+            for linear in linears
+        )
+        self.activated = [torch.empty_like(layer.output) for layer in self.hidden]
+        self.numbers = network.head.split(self.last.output)
+        self.by_output = torch.empty_like(self.last.output)
+        self.by_numbers = network.head.split(self.by_output)
+        self.activate, self.deactivate = ACTIVATIONS_IN_PLACE[network.activation]
+
+    @torch.no_grad()
+    def run(
+        self, X: Tensor, y: Tensor, weight: Tensor, *, is_bound: bool = False
+    ) -> Tensor:
+        """Weighted negative log-likelihoods; the gradient of their mean fills `.grad`.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n_members, n_rows, n_features)
+        y : Tensor of shape (n_members, n_rows, d)
+        weight : Tensor of shape (n_members, n_rows)
+        is_bound : bool, default=False
+            Take `mixture_nll_bound` instead of `mixture_nll`.
+
+        Returns
+        -------
+        losses : Tensor of shape (n_members, n_rows)
+            In nats.
+        """
+        hidden, masks = X, []
+        if self.embedding is not None:
+            hidden = self.embedding.forward(X)
+        for layer, activated in zip(self.hidden, self.activated, strict=True):
+            hidden = self.activate(layer.forward(hidden), activated)
+            masks.append(mask := self.network.draw_mask(hidden))
+            if mask is not None:
+                hidden = hidden * mask
+        self.last.forward(hidden)
+        losses = self.network.head.nll_and_gradient(
+            self.numbers, y, weight, self.by_numbers, is_bound=is_bound
+        )
+        gradient = self.last.backward(self.by_output.mT)
+        for layer, activated, mask in zip(
+            reversed(self.hidden),
+            reversed(self.activated),
+            reversed(masks),
+            strict=True,
+        ):
+            if mask is not None:
+                gradient.mul_(mask)
+            gradient = self.deactivate(gradient, layer.output, activated)
+            gradient = layer.backward(gradient)
+        if self.embedding is not None:
+            self.embedding.backward(gradient)
+        return losses
+
+
+class Layer:
+    """A linear layer: views of its parameters and gradients, and its output's room."""
+
+    def __init__(
+        self,
+        linear: MemberLinear,
+        n_rows: int,
+        *,
+        is_first: bool,
+        is_transposed: bool,
+    ) -> None:
+        self.weight, self.bias = linear.weight.detach(), linear.bias.detach()
+        assert linear.weight.grad is not None
+        assert linear.bias.grad is not None
+        self.by_weight, self.by_bias = linear.weight.grad, linear.bias.grad
+        n_members, n_inputs, n_outputs = self.weight.shape
+        shape = (n_outputs, n_rows) if is_transposed else (n_rows, n_outputs)
+        self.output = self.weight.new_empty(n_members, *shape)
+        self.by_input = self.weight.new_empty(n_members, n_rows, n_inputs)
         # Into a strided `out` the product would be made member by member.
-        layers[i].weight.grad.copy_(torch.bmm(inputs[i].mT, gradient))
-        torch.sum(gradient, dim=1, keepdim=True, out=layers[i].bias.grad)
-        if i or angles is not None:
-            gradient = torch.bmm(gradient, layers[i].weight.mT)
-    if network.embedding is not None and angles is not None:
-        _embedding(network.embedding, inputs[0], angles, gradient)
-    return weight * losses
+        is_strided = not self.by_weight.is_contiguous()
+        self.product = torch.empty_like(self.weight) if is_strided else self.by_weight
+        self.is_first, self.is_transposed = is_first, is_transposed
+        self.weight_mT, self.bias_mT = self.weight.mT, self.bias.mT
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n_members, n_rows, n_inputs) to outputs, or these with rows last."""
+        self.x_mT = x.mT
+        if self.is_transposed:
+            return torch.baddbmm(
+                self.bias_mT, self.weight_mT, self.x_mT, out=self.output
+            )
+        return torch.baddbmm(self.bias, x, self.weight, out=self.output)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Gradient of the parameters, and in the input, from that in the output."""
+        torch.bmm(self.x_mT, gradient, out=self.product)
+        if self.product is not self.by_weight:
+            self.by_weight.copy_(self.product)
+        torch.sum(gradient, dim=1, keepdim=True, out=self.by_bias)
+        if self.is_first:  # nothing before it has a gradient
+            return gradient
+        return torch.bmm(gradient, self.weight_mT, out=self.by_input)
 
 
-def _embedding(
-    embedding: PeriodicEmbedding, embedded: Tensor, angles: Tensor, gradient: Tensor
-) -> None:
-    """Of cos(f x + phase), with x the first entries of what was embedded."""
-    n_features = embedded.shape[-1] - angles.shape[-1]
-    x = embedded[..., :n_features]
-    slope = angles.sin().mul_(gradient[..., n_features:]).neg_()
-    torch.sum(slope, dim=1, keepdim=True, out=embedding.phases.grad)
-    slope.unflatten(-1, (-1, n_features)).mul_(x[..., None, :])
-    torch.sum(slope, dim=1, keepdim=True, out=embedding.frequencies.grad)
+class Embedding:
+    """A periodic embedding with room for what it gives."""
 
+    def __init__(self, embedding: PeriodicEmbedding, n_rows: int) -> None:
+        self.embedding = embedding
+        n_members, _, n_angles = embedding.phases.shape
+        self.n_features = embedding.n_outputs - n_angles
+        self.output = embedding.phases.new_empty(n_members, n_rows, embedding.n_outputs)
+        self.x = self.output[..., : self.n_features]
+        self.cosines = self.output[..., self.n_features :]
 
-def _head(head: MixtureHead, raw: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood (n_members, n), and its gradient in the head's output.
+    def forward(self, X: Tensor) -> Tensor:
+        self.x.copy_(self.embedding.squash(X))
+        self.angles = self.embedding.angles(self.x)
+        torch.cos(self.angles, out=self.cosines)
+        return self.output
 
-    With r = y - mean, v = (I + B) r and z = u v, the log-density of a component is
-    log weight + sum log u - |z|^2 / 2, up to a constant. So with responsibilities R
-
-        d / d logit = weight - R          d / d log u = R (z^2 - 1)
-        d / d v     = R u z =: s          d / d mean  = -(I + B)' s
-        d / d B_ij  = s_i r_j
-    """
-    logits, means, log_precision, coefficients = head.split(raw)
-    d = y.shape[-1]
-    residuals = y[..., None, :] - means
-    log_u = head.floored(log_precision)
-    u = log_u.exp()
-    upper = head.upper(coefficients, d) if coefficients.shape[-1] else None
-    v = residuals
-    if upper is not None:
-        v = residuals + (upper * residuals[..., None, :]).sum(-1)
-    z = u * v
-    squares = z.square()
-    weights, log_weights, _ = _softmax(logits)
-    log_det = log_u.sum(-1) * (d // log_u.shape[-1])
-    joint = torch.sub(log_weights + log_det, squares.sum(-1), alpha=0.5)
-    responsibilities, _, log_density = _softmax(joint)
-
-    r = responsibilities[..., None]
-    s = r * u * z
-    by_mean = -s
-    by_upper = s[..., :0]
-    if upper is not None:
-        by_mean = by_mean - (upper * s[..., :, None]).sum(-2)
-        outer = s[..., :, None] * residuals[..., None, :]
-        by_upper = outer.flatten(-2).index_select(-1, head._upper)
-    by_raw = _summed_like(r * (squares - 1), log_precision)
-    by_raw = by_raw * head.floored_slope(log_precision)
-    parts = [
-        weights - responsibilities,
-        by_mean.flatten(-2),
-        by_raw.flatten(-2),
-        _summed_like(by_upper, coefficients).flatten(-2),
-    ]
-    nll = 0.5 * d * _mixture.LOG_2PI - log_density
-    return nll, torch.cat(parts, dim=-1)
-
-
-def _softmax(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Softmax, its logarithm, and the logsumexp, along the last axis.
-
-    torch's own are several times slower where that axis is short.
-    """
-    largest = x.amax(-1, keepdim=True)
-    shifted = x - largest
-    powers = shifted.exp()
-    total = powers.sum(-1, keepdim=True)
-    log_total = total.log()
-    log_sum = (largest + log_total)[..., 0]
-    return powers.div_(total), shifted.sub_(log_total), log_sum
-
-
-def _summed_like(gradient: Tensor, shared: Tensor) -> Tensor:
-    """Sum over what one number was used for: components, or outputs."""
-    for axis in (-2, -1):
-        if shared.shape[axis] == 1 < gradient.shape[axis]:
-            gradient = gradient.sum(axis, keepdim=True)
-    return gradient
+    def backward(self, gradient: Tensor) -> None:
+        """Of cos(f x + phase), in f and phase."""
+        slope = self.angles.sin_().mul_(gradient[..., self.n_features :]).neg_()
+        torch.sum(slope, dim=1, keepdim=True, out=self.embedding.phases.grad)
+        slope.unflatten(-1, (-1, self.n_features)).mul_(self.x[..., None, :])
+        torch.sum(slope, dim=1, keepdim=True, out=self.embedding.frequencies.grad)

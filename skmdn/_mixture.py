@@ -23,6 +23,8 @@ from torch import Tensor
 from skmdn._roots import solve_increasing
 
 LOG_2PI = math.log(2 * math.pi)
+# Outputs up to which many factors are inverted faster here than by LAPACK.
+LARGEST_SMALL_FACTOR = 16
 
 
 class Mixture(NamedTuple):
@@ -53,8 +55,12 @@ def invert_factors(factors: Tensor) -> Tensor:
     Row i of the inverse follows from those below it. All matrices go through each
     row together: LAPACK's solver is slow for many small ones.
     """
+    d = factors.shape[-1]
+    if d > LARGEST_SMALL_FACTOR or factors.requires_grad:
+        identity = torch.eye(d, dtype=factors.dtype, device=factors.device)
+        return torch.linalg.solve_triangular(factors, identity, upper=True)
     inverse = torch.zeros_like(factors)
-    for i in reversed(range(factors.shape[-1])):
+    for i in reversed(range(d)):
         known = factors[..., i, i + 1 :, None] * inverse[..., i + 1 :, :]
         inverse[..., i, :] = -known.sum(-2)
         inverse[..., i, i] += 1

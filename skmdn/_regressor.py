@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -27,17 +27,22 @@ from skmdn._arrays import (
     resolve_device,
     to_numpy,
 )
+from skmdn._calibration import Calibration
 from skmdn._checks import as_targets, as_weights, as_widths, output_names
+from skmdn._head import COVARIANCE_TYPES
 from skmdn._inference import (
+    Predictor,
     log_density_held_out,
     network_from_arrays,
     network_to_arrays,
-    pooled_mixtures,
 )
 from skmdn._mixture import Mixture
 from skmdn._rows import (
+    Distinct,
+    LazyRows,
     Scaling,
     Subset,
+    UsedRows,
     WeightedRows,
     count_folds,
     every_row,
@@ -58,7 +63,6 @@ from skmdn._training import (
 from skmdn.density import MixtureDensity
 from skmdn.nn import (
     ACTIVATIONS,
-    COVARIANCE_LAYOUTS,
     EMBEDDINGS,
     MixtureDensityNetwork,
 )
@@ -114,10 +118,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     n_components : int or "auto", default="auto"
         Gaussians of each network; "auto" takes one for every 2000 rows, but from 5
         to 16.
-    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+    covariance_type : {"full", "tied", "diag", "spherical", "low_rank"}, default="full"
         Covariance of a component over the outputs, as in
         :class:`~sklearn.mixture.GaussianMixture`: a matrix of its own, one shared
-        by the row's components, a diagonal, or one variance. All depend on x.
+        by the row's components, a diagonal, or one variance; or, for many outputs,
+        a diagonal plus `rank` factors. All depend on x.
+    rank : int, default=4
+        Factors of "low_rank", which take time and memory linear in the outputs.
     n_estimators : int, default=16
         Networks trained in one batched computation from different starts. The
         prediction is the equally weighted mixture of their mixtures, so still a
@@ -195,8 +202,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean training loss of the networks in each epoch, in nats in the unit of y.
     validation_scores_ : ndarray of shape (n_iter_,)
-        Mean log-likelihood of the held-out rows under the calibrated networks that
-        held them out; greater is better.
+        Mean log-likelihood of the held-out rows (of 65,536 of them, where there are
+        more) under the calibrated networks that held them out; greater is better. A
+        little too high where the floor `reg_covar` acts, since it is calibrated too;
+        `oof_score_` is not.
     best_validation_score_ : float
         The best of them, that of the weights kept.
     oof_log_density_ : ndarray of shape (n_samples,)
@@ -261,9 +270,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
-        "covariance_type": [StrOptions(set(COVARIANCE_LAYOUTS))],
+        "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
+        "rank": [Interval(Integral, 1, None, closed="left")],
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
-        "embedding": [StrOptions({e for e in EMBEDDINGS if e}), None],
+        "embedding": [StrOptions(set(EMBEDDINGS)), None],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -299,6 +309,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         n_components="auto",
         *,
         covariance_type="full",
+        rank=4,
         n_estimators=16,
         embedding="periodic",
         hidden_layer_sizes=(64, 64),
@@ -326,6 +337,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
+        self.rank = rank
         self.n_estimators = n_estimators
         self.embedding = embedding
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -401,43 +413,24 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             self._seed = make_seed(self.random_state)
         # A continued fit draws the same folds again, so that nothing leaks.
         generator = make_generator(self._seed)
-        distinct, inverse = merge_rows(given)
-        used = distinct.where(distinct.weight > 0)
-        n_used = len(used.weight)
-        self._warn_of_ties(used.y)
-        holdout = None
+        distinct = merge_rows(given)
+        used = UsedRows.of(given, distinct)
+        folds = None
         if self.early_stopping and validation is None:
-            holdout = self._hold_out(n_used, generator)
+            folds = self._hold_out(len(used.y), generator)
         network = (
             self._copied_network()
             if is_continued
             else self._new_network(used, generator)
         )
-        trainer = self._trainer(network, generator, n_used)
-
-        scaled = self._scaled(used, trainer.device)
-        everything = every_row(n_used, self.n_estimators)
-        rows = MemberRows.of(*scaled, everything if holdout is None else holdout[0])
-        held_out = None
-        if validation is not None:
-            everything = every_row(len(validation.weight), 1)
-            held_out = HeldOut.of(*self._scaled(validation, trainer.device), everything)
-        elif holdout is not None:
-            held_out = HeldOut.of(*scaled, holdout[1])
-
-        history = train(trainer, rows, held_out, self._log_scale())
+        self._warn_of_ties(used.y)
+        trainer = self._trainer(network, generator, len(used.y))
+        rows, held_out = self._split(used, validation, folds, trainer.device)
+        history = train(trainer, rows, held_out, self._scalings()[1].log_scale)
         calibrations = None if held_out is None else held_out.calibrations(network)
         self._set_fitted(network, history)
-        if calibrations is None:
-            return self
-        of_fold, of_all = calibrations
-        self.network_.head.calibrate_(of_fold)
-        log_density = None
-        if holdout is not None and count_folds(self.n_estimators) > 1:
-            log_density = self._out_of_fold(used, holdout[1])
-        self.network_.head.calibrate_(of_all.after(of_fold))
-        if log_density is not None:
-            self._set_out_of_fold(log_density, distinct, inverse, given.weight)
+        if calibrations is not None:
+            self._calibrate(*calibrations, given, distinct, used, folds)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -463,8 +456,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         """
         is_first = not hasattr(self, "network_")
         given = self._check_rows(X, y, sample_weight, reset=is_first)
-        distinct, _ = merge_rows(given)
-        used = distinct.where(distinct.weight > 0)
+        used = UsedRows.of(given, merge_rows(given))
         if is_first:
             self._seed = make_seed(self.random_state)
         n_seen = 0 if is_first else self.n_iter_
@@ -475,15 +467,13 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         trainer = self._trainer(
             network,
             generator,
-            len(used.weight),
+            len(used.y),
             learning_rate="constant",
             moments=getattr(self, "_moments", None),
         )
-        rows = MemberRows.of(
-            *self._scaled(used, trainer.device),
-            every_row(len(used.weight), self.n_estimators),
-        )
-        loss = float(trainer.run_epoch(rows, n_seen).mean()) + self._log_scale()
+        rows, _ = self._split(used, None, None, trainer.device)
+        loss = float(trainer.run_epoch(rows, n_seen).mean())
+        loss += self._scalings()[1].log_scale
         losses = [] if is_first else list(self.loss_curve_)
         self._set_fitted(network, History([*losses, loss]))
         self._moments = trainer.moments()
@@ -515,15 +505,15 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(
                 "At most one of return_std and return_cov can be requested."
             )
-        mean, spread = [], []
-        for mixture in self._mixtures(X):
-            density = self._density(mixture)
-            mean.append(density.mean())
-            if return_std or return_cov:
-                spread.append(density.std() if return_std else density.cov())
-        if not spread:
-            return np.concatenate(mean)
-        return np.concatenate(mean), np.concatenate(spread)
+        predictor, X = self._predictor(X)
+        if return_cov:
+            densities = map(self._density, predictor.mixtures(X))
+            moments = zip(*((p.mean(), p.cov()) for p in densities), strict=True)
+            return tuple(map(np.concatenate, moments))
+        if return_std:
+            mean, variance = predictor.means_and_variances(X)
+            return self._as_y(mean), self._as_y(variance.sqrt())
+        return self._as_y(predictor.means(X))
 
     def predict_density(self, X, y=None):
         """Predict the conditional density, or its values.
@@ -543,7 +533,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         """
         if y is not None:
             return np.exp(self.score_samples(X, y))
-        parts = zip(*self._mixtures(X), strict=True)
+        predictor, X = self._predictor(X)
+        parts = zip(*predictor.mixtures(X), strict=True)
         return self._density(Mixture(*map(torch.cat, parts)))
 
     def score_samples(self, X, y=None):
@@ -563,17 +554,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             the conditional entropy (:meth:`MixtureDensity.entropy`): how sure the
             model is at x.
         """
+        predictor, X = self._predictor(X)
         if y is None:
-            parts = [-self._density(mixture).entropy() for mixture in self._mixtures(X)]
-            return np.concatenate(parts)
-        check_is_fitted(self)
+            entropies = [
+                self._density(mixture).entropy() for mixture in predictor.mixtures(X)
+            ]
+            return -np.concatenate(entropies)
         check_consistent_length(X, y)
-        targets = self._check_targets(y)
-        parts, start = [], 0
-        for mixture in self._mixtures(X):
-            rows = slice(start, start := start + len(mixture.means))
-            parts.append(self._density(mixture).logpdf(targets[rows]))
-        return np.concatenate(parts)
+        return predictor.log_density(X, self._check_targets(y)).numpy()
 
     def sample(self, X, n_samples=1, random_state=None):
         """Draw targets from the conditional density.
@@ -628,6 +616,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             X,
             y,
             multi_output=True,
+            accept_sparse="csr",
             dtype=FLOATS,
             reset=reset,
             ensure_min_samples=2 if reset else 1,
@@ -641,7 +630,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 self.output_names_ = names
             y = y.reshape(len(y), -1)
         else:
-            y = self._check_targets(y).reshape(len(y), -1)
+            y = self._check_targets(y)
         return WeightedRows(X, y, as_weights(sample_weight, X))
 
     def _check_validation(
@@ -664,7 +653,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         return self._check_rows(X, y, sample_weight, reset=False)
 
     def _check_targets(self, y: Any) -> NDArray[np.float64]:
-        """Check targets of fitted rows; give them the shape that densities take."""
+        """Check targets of fitted rows, (n, d)."""
         y = as_targets(check_array(y, ensure_2d=False, dtype=None, input_name="y"))
         flat = y.reshape(len(y), -1)
         if flat.shape[1] != self.n_outputs_:
@@ -672,7 +661,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
                 f"y has {flat.shape[1]} outputs, but {type(self).__name__} was fitted "
                 f"with {self.n_outputs_}."
             )
-        return flat[:, 0] if self._y_ndim == 1 else flat
+        return flat
 
     def _warn_of_ties(self, y: NDArray[np.float64]) -> None:
         """Warn where a density may stand in spikes on the values of an output."""
@@ -681,7 +670,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             if len(column) < ROWS_PER_VALUE * len(values) or len(values) == 1:
                 continue
             step = np.diff(values).min()
-            floor = step**2 / 12 / column.var()
+            floor = step**2 / 12 / self.y_scale_[j] ** 2
             output = "" if self._y_ndim == 1 else f" in output {j}"
             warnings.warn(
                 f"y has only {len(values)} distinct values in {len(column)} rows"
@@ -720,6 +709,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             "n_components": auto_n_components if is_auto else int(self.n_components),
             "n_members": int(self.n_estimators),
             "covariance_type": self.covariance_type,
+            "rank": int(self.rank),
             "embedding": self.embedding,
             "hidden_layer_sizes": as_widths(self.hidden_layer_sizes),
             "activation": self.activation,
@@ -728,12 +718,11 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         }
 
     def _new_network(
-        self, rows: WeightedRows, generator: torch.Generator
+        self, rows: UsedRows, generator: torch.Generator
     ) -> MixtureDensityNetwork:
         """Fix the scaling, and build networks that start as the mixture of y alone."""
-        X_scaling = Scaling.of(rows.X, rows.weight)
-        y_scaling = Scaling.of(rows.y, rows.weight)
-        self.X_mean_, self.X_scale_ = X_scaling
+        y_scaling = Scaling.of(rows.y, rows.weight, np.arange(len(rows.y)))
+        self.X_mean_, self.X_scale_ = Scaling.of(rows.X, rows.weight, rows.positions)
         self.y_mean_, self.y_scale_ = y_scaling
         self._structure = self._network_parameters(_auto_n_components(len(rows.y)))
         self.n_components_ = self._structure["n_components"]
@@ -811,19 +800,36 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             Scaling(self.y_mean_, self.y_scale_),
         )
 
-    def _scaled(
+    def _split(
         self,
-        rows: WeightedRows,
+        used: UsedRows,
+        validation: WeightedRows | None,
+        folds: tuple[Subset, Subset] | None,
         device: torch.device,
-        dtype: torch.dtype = torch.float32,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        X_scaling, y_scaling = self._scalings()
-        X, y = X_scaling.apply(rows.X), y_scaling.apply(rows.y)
-        return X.to(device, dtype), y.to(device, dtype), torch.from_numpy(rows.weight)
+    ) -> tuple[MemberRows, HeldOut | None]:
+        """Standardised rows to train on, and to validate on if any are."""
+        scaled = self._scaled(used, device)
+        if folds is not None:
+            return MemberRows.of(*scaled, folds[0]), HeldOut.of(*scaled, folds[1])
+        rows = MemberRows.of(*scaled, every_row(len(used.y), self.n_estimators))
+        if validation is None:
+            return rows, None
+        n_rows = len(validation.y)
+        everything = UsedRows(*validation, np.arange(n_rows))
+        return rows, HeldOut.of(*self._scaled(everything, device), every_row(n_rows, 1))
 
-    def _log_scale(self) -> float:
-        """What standardising y adds to a log-density, in nats."""
-        return float(np.log(self.y_scale_).sum())
+    def _scaled(
+        self, rows: UsedRows, device: torch.device
+    ) -> tuple[Tensor | LazyRows, Tensor, Tensor]:
+        X_scaling, y_scaling = self._scalings()
+        dtype = torch.float32
+        y = y_scaling.apply(rows.y).to(device, dtype)
+        X = (
+            LazyRows(rows.X, rows.positions, X_scaling, dtype, device)
+            if sparse.issparse(rows.X)
+            else X_scaling.tensor(rows.X, rows.positions, dtype, device)
+        )
+        return X, y, torch.from_numpy(rows.weight)
 
     # -- what a fit leaves behind ------------------------------------------------
 
@@ -843,39 +849,59 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             if hasattr(self, name):
                 delattr(self, name)
 
-    def _out_of_fold(self, used: WeightedRows, held_out: Subset) -> Tensor:
+    def _calibrate(
+        self,
+        of_fold: Calibration,
+        of_all: Calibration,
+        given: WeightedRows,
+        distinct: Distinct,
+        used: UsedRows,
+        folds: tuple[Subset, Subset] | None,
+    ) -> None:
+        """Calibrate the networks; before all of them, those that share a fold."""
+        head = self.network_.head
+        head.calibrate_(of_fold)
+        if folds is None or count_folds(self.n_estimators) == 1:
+            head.calibrate_(of_all.after(of_fold))
+            return
+        log_density = self._out_of_fold(used, folds[1])
+        head.calibrate_(of_all.after(of_fold))
+        self._set_out_of_fold(log_density, given, distinct)
+
+    def _out_of_fold(self, used: UsedRows, held_out: Subset) -> Tensor:
         """Log-density of every row by the networks that did not train on it."""
-        X, y, _ = self._scaled(used, torch.device("cpu"), torch.float64)
-        return log_density_held_out(self.network_, X, y, held_out) - self._log_scale()
+        X_scaling, y_scaling = self._scalings()
+        X = LazyRows(used.X, used.positions, X_scaling, torch.float64)
+        y = y_scaling.apply(used.y)
+        log_density = log_density_held_out(self.network_, X, y, held_out)
+        return log_density - y_scaling.log_scale
 
     def _set_out_of_fold(
-        self,
-        log_density: Tensor,
-        distinct: WeightedRows,
-        inverse: NDArray[np.intp],
-        weight: NDArray[np.float64],
+        self, log_density: Tensor, given: WeightedRows, distinct: Distinct
     ) -> None:
         """Give every row its value; a row of weight zero trained no network."""
         is_used = distinct.weight > 0
         values = np.empty(len(is_used))
         values[is_used] = to_numpy(log_density)
-        unused = distinct.where(~is_used)
-        if len(unused.weight):
-            values[~is_used] = self.score_samples(unused.X, unused.y)
-        self.oof_log_density_ = values[inverse]
-        self.oof_score_ = np.average(self.oof_log_density_, weights=weight)
+        unused = distinct.positions[~is_used]
+        if len(unused):
+            values[~is_used] = self.score_samples(given.X[unused], given.y[unused])
+        self.oof_log_density_ = values[distinct.number]
+        self.oof_score_ = np.average(self.oof_log_density_, weights=given.weight)
 
     # -- predicting in chunks ----------------------------------------------------
 
-    def _mixtures(self, X: Any) -> Iterator[Mixture]:
-        """Pooled mixtures in the unit of y, for chunks of rows."""
+    def _predictor(self, X: Any) -> tuple[Predictor, Any]:
+        """The fitted networks, and checked rows for them."""
         check_is_fitted(self)
-        yield from pooled_mixtures(
-            self.network_,
-            validate_data(self, X, reset=False, dtype=FLOATS),
-            *self._scalings(),
-            resolve_device(self.device, fitting=False),
-        )
+        X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS)
+        device = resolve_device(self.device, fitting=False)
+        return Predictor.on(device, self.network_, *self._scalings()), X
+
+    def _as_y(self, outputs: Tensor) -> NDArray[np.float64]:
+        """As y was given to `fit`, with or without an output axis."""
+        array = outputs.numpy()
+        return array[:, 0] if self._y_ndim == 1 else array
 
     def _density(self, mixture: Mixture) -> MixtureDensity:
         names = getattr(self, "output_names_", None)
@@ -901,6 +927,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.input_tags.sparse = True
         # score is the log-likelihood; the check behind this tag expects R2 > 0.5.
         tags.regressor_tags.poor_score = True
         return tags

@@ -3,75 +3,123 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
+
+from skmdn._arrays import row_chunks
 
 __all__ = [
     "MIN_FOLDS",
+    "Distinct",
+    "LazyRows",
     "Scaling",
     "Subset",
+    "UsedRows",
     "WeightedRows",
+    "as_dense",
     "count_folds",
     "every_row",
+    "folds_of",
     "hold_out",
     "merge_rows",
+    "take_rows",
 ]
 
-# From this many networks on, network m holds out fold m % n_folds of all rows; at
-# most so many folds, so that more networks share them.
+# From this many networks on, each holds out one of several folds of all rows; at most
+# so many folds, so that more networks share them.
 MIN_FOLDS = 4
 MAX_FOLDS = 8
 
 
 class WeightedRows(NamedTuple):
-    """Rows of X (n, n_features) and y (n, d) and their weights (n,)."""
+    """Rows of X (n, n_features), dense or CSR, of y (n, d), and their weights (n,)."""
 
-    X: NDArray
+    X: Any
     y: NDArray[np.float64]
     weight: NDArray[np.float64]
 
-    def where(self, mask: NDArray[np.bool_]) -> WeightedRows:
-        return WeightedRows(*(part[mask] for part in self))
+
+class Distinct(NamedTuple):
+    """Distinct rows: where each first stands, its weight, and each row's number."""
+
+    positions: NDArray[np.intp]
+    weight: NDArray[np.float64]
+    number: NDArray[np.intp]
 
 
-def merge_rows(rows: WeightedRows) -> tuple[WeightedRows, NDArray[np.intp]]:
+class UsedRows(NamedTuple):
+    """Rows to learn from: where they stand in X, y (n, d) and weight (n,)."""
+
+    X: Any
+    y: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    positions: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, given: WeightedRows, distinct: Distinct) -> UsedRows:
+        """Distinct rows of positive weight."""
+        is_used = distinct.weight > 0
+        positions = distinct.positions[is_used]
+        return cls(given.X, given.y[positions], distinct.weight[is_used], positions)
+
+
+def merge_rows(rows: WeightedRows) -> Distinct:
     """Merge identical rows of (X, y), and put them in an order of their own.
 
     A weight then means repetition, exactly; the fit does not depend on the order
     of the rows; and copies of one row cannot lie on both sides of a split. The
     order is that of a hash of X, and of y only within equal X: affine maps of y
     leave it alone, so that a fit is equivariant under them.
-
-    Returns
-    -------
-    distinct : WeightedRows
-    inverse : where each of the given rows is among the distinct ones, (n,)
     """
-    hashes = _hash_rows(rows.X)
+    X, y, weight = rows
+    hashes = _hash_rows(X)
     # The last key comes first. Sorting by weight within equal rows fixes the order
     # in which their weights are added.
-    order = np.lexsort((rows.weight, *rows.y.T[::-1], hashes))
-    X, y = rows.X[order], rows.y[order]
-    is_new = np.ones(len(X), dtype=bool)
-    is_new[1:] = (X[1:] != X[:-1]).any(axis=1) | (y[1:] != y[:-1]).any(axis=1)
+    order = np.lexsort((weight, *y.T[::-1], hashes))
+    hashes = hashes[order]
+    is_new = np.ones(len(order), dtype=bool)
+    is_new[1:] = hashes[1:] != hashes[:-1]
+    for column in y.T:
+        column = column[order]
+        is_new[1:] |= column[1:] != column[:-1]
+    # Few rows are left to compare: X is never copied as a whole.
+    alike = np.flatnonzero(~is_new)
+    for part, block in dense_blocks(X, order[alike]):
+        before = as_dense(X[order[alike[part] - 1]])
+        is_new[alike[part]] = (block != before).any(axis=1)
     group = np.cumsum(is_new) - 1
-    inverse = np.empty_like(group)
-    inverse[order] = group
-    weight = np.bincount(group, weights=rows.weight[order]).astype(np.float64)
-    return WeightedRows(X[is_new], y[is_new], weight), inverse
+    number = np.empty_like(group)
+    number[order] = group
+    merged = np.bincount(group, weights=weight[order]).astype(np.float64)
+    return Distinct(order[is_new], merged, number)
 
 
-def _hash_rows(X: NDArray) -> NDArray[np.uint64]:
-    """Hash of every row, equal for equal numbers whatever their dtype."""
-    hashes = np.zeros(len(X), dtype=np.uint64)
-    for column in X.T:
-        # Adding zero turns -0.0 into 0.0.
-        bits = (column.astype(np.float64) + 0.0).view(np.uint64)
-        hashes = _mix_bits(hashes ^ bits)
+def as_dense(block: Any) -> NDArray:
+    return block.toarray() if sparse.issparse(block) else block
+
+
+def dense_blocks(
+    X: Any, index: NDArray[np.intp]
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Rows of X in the order of an index, in float64 blocks of bounded size."""
+    for part in row_chunks(len(index), 8 * X.shape[1]):
+        yield part, as_dense(X[index[part]]).astype(np.float64)
+
+
+def _hash_rows(X: Any) -> NDArray[np.uint64]:
+    """Hash of every row, equal for equal numbers whatever their dtype or storage."""
+    hashes = np.zeros(X.shape[0], dtype=np.uint64)
+    for part, block in dense_blocks(X, np.arange(X.shape[0])):
+        for column in block.T:
+            # Adding zero turns -0.0 into 0.0.
+            bits = (column + 0.0).view(np.uint64)
+            hashes[part] = _mix_bits(hashes[part] ^ bits)
     return hashes
 
 
@@ -90,16 +138,80 @@ class Scaling(NamedTuple):
     scale: NDArray[np.float64]
 
     @classmethod
-    def of(cls, array: NDArray, weight: NDArray[np.float64]) -> Scaling:
-        """Weighted mean and standard deviation; constant columns get scale one."""
-        mean = np.average(array, axis=0, weights=weight)
-        std = np.sqrt(np.average((array - mean) ** 2, axis=0, weights=weight))
+    def of(
+        cls, X: Any, weight: NDArray[np.float64], index: NDArray[np.intp]
+    ) -> Scaling:
+        """Weighted mean and standard deviation of the rows of an index.
+
+        Weights are those of the index; constant columns get scale one.
+        """
+        # Sums are taken of differences from a row: exact where a column is constant.
+        origin = as_dense(X[index[:1]]).astype(np.float64)
+        share = weight / weight.sum()
+        mean = origin[0] + sum(
+            share[part] @ (block - origin) for part, block in dense_blocks(X, index)
+        )
+        variance = sum(
+            share[part] @ (block - mean) ** 2 for part, block in dense_blocks(X, index)
+        )
+        std = np.sqrt(variance)
         is_constant = std <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         return cls(mean, np.where(is_constant, 1.0, std))
+
+    @property
+    def log_scale(self) -> float:
+        """What standardising adds to a log-density, in nats."""
+        return float(np.log(self.scale).sum())
 
     def apply(self, array: NDArray) -> Tensor:
         """Standardise, in float64."""
         return torch.from_numpy((array - self.mean) / self.scale)
+
+    def tensor(
+        self,
+        X: Any,
+        index: NDArray[np.intp],
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Standardised rows of an index; no float64 copy of all of them is made."""
+        result = torch.empty(len(index), X.shape[1], dtype=dtype, device=device)
+        for part, block in dense_blocks(X, index):
+            result[part] = self.apply(block).to(device, dtype)
+        return result
+
+
+class LazyRows:
+    """Standardised rows of an index, made only when they are taken.
+
+    For sparse matrices, of which a dense copy may not fit.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        index: NDArray[np.intp],
+        scaling: Scaling,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.X = X
+        self.index = index
+        self.scaling = scaling
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.shape = (len(index), X.shape[1])
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """As of a tensor, for `dim` 0."""
+        block = as_dense(self.X[self.index[index.cpu().numpy()]])
+        return self.scaling.apply(block).to(self.device, self.dtype)
+
+
+def take_rows(source: Tensor | LazyRows, index: Tensor) -> Tensor:
+    """Rows of a matrix of indices, (n_lists, n, n_columns)."""
+    # Several times faster than indexing with a matrix.
+    return source.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 class Subset(NamedTuple):
@@ -115,12 +227,18 @@ class Subset(NamedTuple):
 
 def every_row(n_rows: int, n_lists: int) -> Subset:
     """Give every network or fold every row."""
-    return _subset(torch.ones(n_lists, n_rows, dtype=torch.bool))
+    rows = torch.arange(n_rows).expand(n_lists, -1)
+    return Subset(rows, torch.ones(1, 1, dtype=torch.bool).expand(n_lists, n_rows))
 
 
 def count_folds(n_networks: int) -> int:
     """Number of different sets of rows that the networks hold out."""
     return min(n_networks, MAX_FOLDS) if n_networks >= MIN_FOLDS else 1
+
+
+def folds_of(n_networks: int, n_folds: int) -> Tensor:
+    """Fold that each network holds out, (n_networks,)."""
+    return torch.arange(n_networks) % n_folds
 
 
 def hold_out(
@@ -134,7 +252,7 @@ def hold_out(
     Returns
     -------
     trains : Subset of n_networks lists
-    held_out : Subset of n_folds lists; network m holds out number m % n_folds
+    held_out : Subset of n_folds lists; `folds_of` says whose
 
     Raises
     ------
@@ -150,8 +268,10 @@ def hold_out(
     n_held_out = is_held_out.sum(1)
     if n_held_out.min() == 0 or n_held_out.max() == n_rows:
         raise ValueError(f"{n_rows} distinct rows are too few to hold any out.")
-    fold = torch.arange(n_networks) % n_folds
-    return _subset(~is_held_out[fold]), _subset(is_held_out)
+    held_out = _subset(is_held_out)
+    fold = folds_of(n_networks, n_folds)
+    trains = _subset(~is_held_out)
+    return Subset(trains.rows[fold], trains.counts[fold]), held_out
 
 
 def _subset(mask: Tensor) -> Subset:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from skmdn import _mixture
-from skmdn._calibration import Calibration
+from skmdn._calibration import Terms
+from skmdn._head import MemberLinear, make_head
 from skmdn._mixture import Mixture
 
 __all__ = [
@@ -28,31 +29,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
 }
 
-# Numbers that the head gives for the factors: diagonal (groups, entries) and, above
-# it, coefficients (groups, entries); one group stands for all components.
-Layout = Callable[[int, int], tuple[tuple[int, int], tuple[int, int]]]
-COVARIANCE_LAYOUTS: dict[str, Layout] = {
-    "full": lambda K, d: ((K, d), (K, d * (d - 1) // 2)),
-    "tied": lambda K, d: ((1, d), (1, d * (d - 1) // 2)),
-    "diag": lambda K, d: ((K, d), (K, 0)),
-    "spherical": lambda K, d: ((K, 1), (K, 0)),
-}
-
-EMBEDDINGS = ("periodic", None)
 # Cosines of each feature, and the standard deviation of their frequencies at the
 # start, in periods per unit of the standardised feature.
 N_FREQUENCIES = 4
 FREQUENCY_SCALE = 0.3
 # Standard deviations from the mean at which a feature saturates.
 SATURATION = 5.0
-
-# Largest standard deviation of an output given the later ones, in the unit of the
-# standardised y: more than any component needs, and far from overflow.
-LARGEST_SCALE = 100.0
-
-# Scale of the head's weights at the start, small so that every row begins with the
-# unconditional mixture that the biases hold.
-HEAD_GAIN = 0.1
 
 
 def mixture_nll(
@@ -120,30 +102,6 @@ def mixture_nll_bound(
     return _mixture.nll_bound(Mixture(log_weights, means, precision_factors), y)
 
 
-class MemberLinear(nn.Module):
-    """Linear layers of several members, one batched matrix product.
-
-    Shape: (n_members, n, n_inputs) -> (n_members, n, n_outputs).
-    """
-
-    def __init__(
-        self,
-        n_members: int,
-        n_inputs: int,
-        n_outputs: int,
-        *,
-        gain: float = 1.0,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        weight = torch.randn(n_members, n_inputs, n_outputs, generator=generator)
-        self.weight = nn.Parameter(weight * gain / math.sqrt(max(1, n_inputs)))
-        self.bias = nn.Parameter(torch.zeros(n_members, 1, n_outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
-
-
 class PeriodicEmbedding(nn.Module):
     """Append cosines of every feature, of trainable frequencies and phases.
 
@@ -194,151 +152,20 @@ class PeriodicEmbedding(nn.Module):
         self.phases = nn.Parameter(2 * math.pi * phases)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.embed(x)[0]
+        x = self.squash(x)
+        return torch.cat([x, self.angles(x).cos()], dim=-1)
 
-    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, and the angles of the cosines."""
-        x = x * (1 + (x / SATURATION).square().square()) ** -0.25
+    def squash(self, x: Tensor) -> Tensor:
+        quartic = (x / SATURATION).square().square().add_(1)
+        return x * quartic.rsqrt_().sqrt_()  # a general power would take longer
+
+    def angles(self, x: Tensor) -> Tensor:
+        """What the cosines are taken of, for squashed features."""
         frequencies = self.frequencies.unflatten(-1, (N_FREQUENCIES, -1))
-        angles = (x[..., None, :] * frequencies).flatten(-2) + self.phases
-        return torch.cat([x, angles.cos()], dim=-1), angles
+        return (x[..., None, :] * frequencies).flatten(-2) + self.phases
 
 
-class MixtureHead(nn.Module):
-    """Read the parameters of a mixture off the last hidden layer.
-
-    One table, `COVARIANCE_LAYOUTS`, says which numbers there are. The factor is
-    U = diag(u) (I + B), B strictly upper-triangular: row i is the regression of
-    output i on the later ones, with residual variance 1 / u_i^2. The floor is added
-    to these residual variances before anything uses U, so quadratic form and
-    determinant agree and the density cannot exceed (2 pi reg_covar)^(-d/2).
-
-    Shape: (n_members, n, width) -> Mixture with leading axes (n_members, n).
-    """
-
-    def __init__(
-        self,
-        n_members: int,
-        width: int,
-        n_components: int,
-        n_outputs: int,
-        covariance_type: str,
-        reg_covar: float,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        diagonal, coefficients = COVARIANCE_LAYOUTS[covariance_type](
-            n_components, n_outputs
-        )
-        self._upper: Tensor
-        self.shapes = [
-            (n_components,),
-            (n_components, n_outputs),
-            diagonal,
-            coefficients,
-        ]
-        self.sizes = [math.prod(shape) for shape in self.shapes]
-        self.reg_covar = reg_covar
-        self.linear = MemberLinear(
-            n_members, width, sum(self.sizes), gain=HEAD_GAIN, generator=generator
-        )
-        rows, columns = torch.triu_indices(n_outputs, n_outputs, offset=1)
-        self.register_buffer("_upper", rows * n_outputs + columns, persistent=False)
-
-    def forward(self, hidden: Tensor) -> Mixture:
-        logits, means, log_precision, coefficients = self.split(self.linear(hidden))
-        factors = self._factors(log_precision, coefficients, n_outputs=means.shape[-1])
-        return Mixture(
-            logits.log_softmax(-1), means, factors.expand(*means.shape, means.shape[-1])
-        )
-
-    def split(self, raw: Tensor) -> Iterator[Tensor]:
-        """Logits, means, raw log-diagonal and raw entries above it."""
-        parts = raw.split(self.sizes, dim=-1)
-        return (
-            p.unflatten(-1, shape) for p, shape in zip(parts, self.shapes, strict=True)
-        )
-
-    def upper(self, coefficients: Tensor, n_outputs: int) -> Tensor:
-        """B, (..., groups, d, d)."""
-        flat = coefficients.new_zeros(*coefficients.shape[:-1], n_outputs**2)
-        flat = flat.index_copy(-1, self._upper, coefficients)
-        return flat.unflatten(-1, (n_outputs, n_outputs))
-
-    def _factors(
-        self, log_precision: Tensor, coefficients: Tensor, n_outputs: int
-    ) -> Tensor:
-        """U = diag(u) (I + B), (..., groups, d, d), with 1/u^2 >= reg_covar."""
-        diagonal = self.floored(log_precision).exp()
-        diagonal = diagonal.expand(*diagonal.shape[:-1], n_outputs)
-        if not coefficients.shape[-1]:
-            return torch.diag_embed(diagonal)
-        unit = self.upper(coefficients, n_outputs)
-        unit = unit + torch.eye(n_outputs, dtype=unit.dtype, device=unit.device)
-        return diagonal[..., None] * unit
-
-    def floored(self, log_precision: Tensor) -> Tensor:
-        """log u with 1 / u^2 = exp(-2 log_precision) + reg_covar, without overflow."""
-        log_precision = log_precision.clamp(min=-math.log(LARGEST_SCALE))
-        if self.reg_covar == 0:
-            return log_precision
-        log_floor = math.log(self.reg_covar)
-        return -0.5 * (
-            nn.functional.softplus(-2 * log_precision - log_floor) + log_floor
-        )
-
-    def floored_slope(self, log_precision: Tensor) -> Tensor:
-        """Derivative of `floored`: the share of the variance above the floor."""
-        slope = (log_precision > -math.log(LARGEST_SCALE)).to(log_precision)
-        if self.reg_covar == 0:
-            return slope
-        log_floor = math.log(self.reg_covar)
-        return slope * (-2 * log_precision - log_floor).sigmoid()
-
-    @torch.no_grad()
-    def calibrate_(self, calibration: Calibration) -> None:
-        """Sharpen or flatten all densities; the floor stays where it is."""
-        n_components, n_means, n_diagonal, _ = self.sizes
-        power = math.exp(calibration.log_power)
-        self.linear.weight[..., :n_components] *= power
-        self.linear.bias[..., :n_components] *= power
-        start = n_components + n_means
-        self.linear.bias[..., start : start + n_diagonal] += calibration.log_sharpness
-
-    @torch.no_grad()
-    def start_at(self, log_weights: Tensor, means: Tensor, covariance: Tensor) -> None:
-        """Set the biases to an unconditional mixture with one covariance per member.
-
-        Parameters
-        ----------
-        log_weights : Tensor of shape (n_members, K)
-        means : Tensor of shape (n_members, K, d)
-        covariance : Tensor of shape (n_members, d, d)
-        """
-        _, _, diagonal, coefficients = self.shapes
-        if coefficients[-1]:
-            factors = _mixture.factors_from_covariances(covariance)
-            u = factors.diagonal(dim1=-2, dim2=-1)
-            upper = (factors / u[..., None]).flatten(-2)[..., self._upper]
-            variances = u**-2
-        else:
-            upper = covariance.new_zeros(len(covariance), 0)
-            variances = covariance.diagonal(dim1=-2, dim2=-1)
-        if diagonal[-1] == 1:
-            variances = variances.mean(-1, keepdim=True)
-        # The floor is added on the way out, so it is taken off here.
-        raw = -0.5 * (variances - self.reg_covar).clamp(min=0.1 * variances).log()
-        self.linear.bias.copy_(
-            torch.cat(
-                [
-                    log_weights,
-                    means.flatten(1),
-                    raw.repeat(1, diagonal[0]),
-                    upper.repeat(1, coefficients[0]),
-                ],
-                dim=1,
-            )[:, None]
-        )
+EMBEDDINGS = {"periodic": PeriodicEmbedding}
 
 
 class MixtureDensityNetwork(nn.Module):
@@ -355,9 +182,12 @@ class MixtureDensityNetwork(nn.Module):
         Gaussians of each member.
     n_members : int, default=1
         Networks.
-    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+    covariance_type : {"full", "tied", "diag", "spherical", "low_rank"}, default="full"
         As in `GaussianMixture`; "tied" shares the matrix between the components of
-        a row, and it still depends on x.
+        a row, and it still depends on x. "low_rank" is a diagonal plus `rank`
+        factors, for many outputs.
+    rank : int, default=4
+        Factors of "low_rank".
     embedding : {"periodic"} or None, default="periodic"
         What the features pass first: :class:`PeriodicEmbedding`, or nothing.
     hidden_layer_sizes : sequence of int, default=(64, 64)
@@ -393,6 +223,7 @@ class MixtureDensityNetwork(nn.Module):
         *,
         n_members: int = 1,
         covariance_type: str = "full",
+        rank: int = 4,
         embedding: str | None = "periodic",
         hidden_layer_sizes: Sequence[int] = (64, 64),
         activation: str = "silu",
@@ -404,35 +235,35 @@ class MixtureDensityNetwork(nn.Module):
         if generator is None:
             generator = torch.Generator()
         self.generator: torch.Generator | None = generator
-        self.n_features = n_features
-        self.n_outputs = n_outputs
         self.n_members = n_members
         self.activation = activation
         self.dropout = dropout
         self.embedding = (
             None
             if embedding is None
-            else PeriodicEmbedding(n_members, n_features, generator=generator)
+            else EMBEDDINGS[embedding](n_members, n_features, generator=generator)
         )
         n_embedded = n_features if self.embedding is None else self.embedding.n_outputs
         widths = [n_embedded, *hidden_layer_sizes]
-        # What a row needs on its way through: two layers at a time, then the mixture
-        # in a few copies.
-        self.floats_per_row = n_members * (
-            2 * max(widths) + 4 * n_components * (n_outputs * (n_outputs + 2) + 1)
-        )
         self.hidden = nn.ModuleList(
             MemberLinear(n_members, n_in, n_out, gain=math.sqrt(2), generator=generator)
             for n_in, n_out in pairwise(widths)
         )
-        self.head = MixtureHead(
+        self.head = make_head(
             n_members,
             widths[-1],
             n_components,
             n_outputs,
             covariance_type,
-            reg_covar,
-            generator,
+            rank,
+            reg_covar=reg_covar,
+            generator=generator,
+        )
+        # What a row needs on its way through: two layers at a time, the head's
+        # numbers in a few copies, and a factor for each component if it is asked for.
+        self.floats_per_row = n_members * (2 * max(widths) + 4 * sum(self.head.sizes))
+        self.floats_per_mixture = self.floats_per_row + (
+            4 * n_members * n_components * n_outputs**2
         )
 
     def forward(self, X: Tensor) -> Mixture:
@@ -448,23 +279,42 @@ class MixtureDensityNetwork(nn.Module):
         mixture : tuple of log-weights, means and precision factors
             With leading axes (n_members, n).
         """
+        return self.head(self.last_hidden(X))
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Conditional mean of every member, (n_members, d, n)."""
+        return self.head.mean(self.last_hidden(X))
+
+    def moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Conditional mean and variances of every member, (n_members, d, n)."""
+        return self.head.moments(self.last_hidden(X))
+
+    def terms(self, X: Tensor, y: Tensor) -> Terms:
+        """What the log-density of y, (n, d) or (n_members, n, d), is made of."""
+        return self.head.terms(self.last_hidden(X), y)
+
+    def last_hidden(self, X: Tensor) -> Tensor:
+        """What the head reads, (n_members, n, width)."""
         hidden = X.expand(self.n_members, -1, -1) if X.ndim == 2 else X
         if self.embedding is not None:
             hidden = self.embedding(hidden)
         for layer in self.hidden:
-            hidden = self._drop(self.activate(layer(hidden)))
-        return self.head(hidden)
+            hidden = self.activate(layer(hidden))
+            mask = self.draw_mask(hidden)
+            hidden = hidden if mask is None else hidden * mask
+        return hidden
 
     def activate(self, hidden: Tensor) -> Tensor:
         return ACTIVATIONS[self.activation](hidden)
 
-    def _drop(self, hidden: Tensor) -> Tensor:
+    def draw_mask(self, hidden: Tensor) -> Tensor | None:
+        """Factors that drop hidden units while training; None where none is."""
         # nn.Dropout draws from the global generator.
         if not self.training or self.dropout == 0:
-            return hidden
+            return None
         keep = 1 - self.dropout
         mask = torch.empty_like(hidden).bernoulli_(keep, generator=self.generator)
-        return hidden * mask / keep
+        return mask.div_(keep)
 
 
 def pool(mixture: Mixture) -> Mixture:

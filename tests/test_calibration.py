@@ -15,20 +15,27 @@ from skmdn._calibration import (
     extrapolate,
     pool_by_fold,
 )
-from skmdn._mixture import Mixture, log_prob, sample
+from skmdn._mixture import Mixture, log_det, log_prob, sample, whiten
 
 
 def mixtures(n_members, n, K=3, d=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randn(  # noqa: E731
-        *shape, generator=generator, dtype=torch.float64
-    )
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
     factors = torch.eye(d, dtype=torch.float64) + 0.3 * draw(
         n_members, n, K, d, d
     ).triu(1)
     return Mixture(
         draw(n_members, n, K).log_softmax(-1), 2 * draw(n_members, n, K, d), factors
     )
+
+
+def terms_of(mixture, y):
+    log_dets = log_det(mixture.precision_factors)
+    distances = whiten(mixture, y).square().sum(-1)
+    return Terms(*(part.mT for part in (mixture.log_weights, log_dets, distances)))
 
 
 def calibrated(mixture, log_sharpness, log_power):
@@ -76,7 +83,7 @@ def test_newton_finds_what_a_general_optimiser_finds(n_members, n_folds, start):
         return -score(point) + (point**2).sum() / (2 * int((weight > 0).sum()))
 
     expected = minimize(loss, np.zeros(2), method="BFGS", options={"gtol": 1e-9})
-    found, reached = calibrate(Terms.of(mixture, y[fold]), weight, 2, start)
+    found, reached = calibrate(terms_of(mixture, y[fold]), weight, 2, start)
     assert_allclose(found, expected.x, atol=1e-4)
     assert_allclose(reached, score(found), rtol=1e-10)
 
@@ -88,9 +95,9 @@ def test_the_truth_needs_no_calibration_and_what_is_too_sharp_is_flattened():
     )
     drawn = sample(Mixture(*(part[0] for part in truth)), uniform)[None, :, 0]
     weight = torch.ones(1, 20_000)
-    terms = Terms.of(truth, drawn)
+    terms = terms_of(truth, drawn)
     assert_allclose(calibrate(terms, weight, 2, Calibration())[0], 0.0, atol=0.03)
-    too_sure = Terms.of(calibrated(truth, 0.7, 0.5), drawn)
+    too_sure = terms_of(calibrated(truth, 0.7, 0.5), drawn)
     found, _ = calibrate(too_sure, weight, 2, Calibration())
     assert_allclose(found, [-0.7, -0.5], atol=0.04)
 
@@ -100,7 +107,7 @@ def test_few_rows_say_little():
     mixture = Mixture(
         torch.zeros(1, 1, 1).double(), y[..., None], torch.ones(1, 1, 1, 1).double()
     )
-    found, _ = calibrate(Terms.of(mixture, y), torch.ones(1, 1), 1, Calibration())
+    found, _ = calibrate(terms_of(mixture, y), torch.ones(1, 1), 1, Calibration())
     # One residual of zero calls for infinite sharpness; the prior allows exp(1):
     # the derivative of s - s^2 / 2 is zero at 1.
     assert_allclose(found, [1.0, 0.0], atol=1e-6)
@@ -110,7 +117,7 @@ def test_rows_without_a_finite_density_leave_everything_as_it_was():
     mixture = mixtures(1, 3)
     y = torch.full((1, 3, 2), torch.nan, dtype=torch.float64)
     start = Calibration(0.3, 0.1)
-    found, score = calibrate(Terms.of(mixture, y), torch.ones(1, 3), 2, start)
+    found, score = calibrate(terms_of(mixture, y), torch.ones(1, 3), 2, start)
     assert found == start
     assert score == -math.inf
 

@@ -12,11 +12,11 @@ from sklearn.utils.estimator_checks import (
 )
 
 from skmdn import MDNRegressor
-from skmdn.nn import COVARIANCE_LAYOUTS
+from skmdn._head import COVARIANCE_TYPES
 
 MATRIX = [
     MDNRegressor(2, covariance_type=kind, n_estimators=n_estimators, max_iter=5)
-    for kind, n_estimators in itertools.product(COVARIANCE_LAYOUTS, (1, 3))
+    for kind, n_estimators in itertools.product(COVARIANCE_TYPES, (1, 3))
 ]
 
 

@@ -4,16 +4,17 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from skmdn._gradient import ACTIVATION_GRADIENTS, nll_and_gradient
+from skmdn._gradient import ACTIVATIONS_IN_PLACE, Backpropagation
+from skmdn._head import COVARIANCE_TYPES
 from skmdn.nn import (
     ACTIVATIONS,
-    COVARIANCE_LAYOUTS,
     MixtureDensityNetwork,
     mixture_nll,
+    mixture_nll_bound,
 )
 
 
-def check(**options):
+def check(*, is_bound=False, **options):
     generator = torch.Generator().manual_seed(0)
     options = {"n_features": 3, "n_outputs": 2, "n_components": 4} | options
     options = {"n_members": 2, "hidden_layer_sizes": (7, 6)} | options
@@ -23,21 +24,23 @@ def check(**options):
     X = torch.randn(2, 11, 3, generator=generator).double()
     y = torch.randn(2, 11, network.head.shapes[1][1], generator=generator).double()
     weight = torch.rand(2, 11, generator=generator).double()
-    expected = weight * mixture_nll(*network(X), y)
+    objective = mixture_nll_bound if is_bound else mixture_nll
+    network.generator.manual_seed(1)
+    expected = weight * objective(*network(X), y)
     expected.mean(dim=1).sum().backward()
     gradients = {n: p.grad.clone() for n, p in network.named_parameters()}
     for parameter in network.parameters():
         parameter.grad.fill_(float("nan"))
-    losses = nll_and_gradient(network, X, y, weight)
+    network.generator.manual_seed(1)
+    losses = Backpropagation(network, 11).run(X, y, weight, is_bound=is_bound)
     assert_allclose(losses, expected.detach(), rtol=1e-12)
     for name, parameter in network.named_parameters():
-        # softplus is cut off where it is linear to 2e-9.
-        assert_allclose(parameter.grad, gradients[name], rtol=1e-7, atol=1e-12)
+        assert_allclose(parameter.grad, gradients[name], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_components", [1, 4])
 @pytest.mark.parametrize("n_outputs", [1, 2, 4])
-@pytest.mark.parametrize("covariance_type", COVARIANCE_LAYOUTS)
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_every_covariance(covariance_type, n_outputs, n_components):
     check(
         covariance_type=covariance_type, n_outputs=n_outputs, n_components=n_components
@@ -47,7 +50,7 @@ def test_every_covariance(covariance_type, n_outputs, n_components):
 @pytest.mark.parametrize("embedding", ["periodic", None])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_and_embedding(activation, embedding):
-    assert ACTIVATION_GRADIENTS.keys() == ACTIVATIONS.keys()
+    assert ACTIVATIONS_IN_PLACE.keys() == ACTIVATIONS.keys()
     check(activation=activation, embedding=embedding)
 
 
@@ -55,6 +58,22 @@ def test_every_activation_and_embedding(activation, embedding):
 @pytest.mark.parametrize("embedding", ["periodic", None])
 def test_every_depth(hidden_layer_sizes, embedding):
     check(hidden_layer_sizes=hidden_layer_sizes, embedding=embedding)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_the_bound(covariance_type, n_outputs):
+    check(covariance_type=covariance_type, n_outputs=n_outputs, is_bound=True)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_dropout(activation):
+    check(activation=activation, dropout=0.3)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_every_rank(rank):
+    check(n_outputs=4, covariance_type="low_rank", rank=rank)
 
 
 @pytest.mark.parametrize("reg_covar", [0.0, 1e-6, 0.5])

@@ -9,15 +9,13 @@ from numpy.testing import assert_allclose
 
 from skmdn import _mixture
 from skmdn._calibration import Calibration
+from skmdn._head import COVARIANCE_TYPES
 from skmdn.nn import (
-    COVARIANCE_LAYOUTS,
     MixtureDensityNetwork,
     PeriodicEmbedding,
     mixture_nll,
     pool,
 )
-
-COVARIANCE_TYPES = list(COVARIANCE_LAYOUTS)
 
 
 def make_network(seed=0, **options):
@@ -42,7 +40,7 @@ def test_factors_have_the_structure_of_the_covariance_type(covariance_type, d):
     assert_allclose(mixture.log_weights.exp().sum(-1), torch.ones(1, 10), rtol=1e-12)
     assert_allclose(torch.tril(factors, -1), torch.zeros_like(factors))
     off_diagonal = torch.triu(factors, 1)
-    is_matrix = covariance_type in ("full", "tied") and d > 1
+    is_matrix = covariance_type in ("full", "tied", "low_rank") and d > 1
     assert bool(off_diagonal.any()) is is_matrix
     differs_between_components = not torch.allclose(factors[:, :, 0], factors[:, :, 1])
     assert differs_between_components is (covariance_type != "tied")
@@ -90,13 +88,44 @@ def test_head_starts_at_the_mixture_given(covariance_type):
         assert_allclose(mixture.log_weights[:, row], weights.log(), rtol=1e-6)
         assert_allclose(mixture.means[:, row], means, rtol=1e-12)
     started = _mixture.covariances(mixture.precision_factors[:, 0, 0])
-    if covariance_type in ("full", "tied"):
+    if covariance_type in ("full", "tied", "low_rank"):
         assert_allclose(started, covariances[:, 0], rtol=1e-9)
     else:
         variances = covariances[:, 0].diagonal(dim1=-2, dim2=-1)
         if covariance_type == "spherical":
             variances = variances.mean(-1, keepdim=True).expand(-1, 2)
         assert_allclose(started, torch.diag_embed(variances), rtol=1e-9)
+
+
+def test_a_low_rank_start_keeps_the_leading_axes():
+    axes, _ = torch.linalg.qr(normal(7, 7))
+    spread = torch.tensor([9.0, 4.0, 2.0, 0.5, 0.5, 0.5, 0.5], dtype=torch.float64)
+    covariance = (axes * spread) @ axes.T
+    network = make_network(n_outputs=7, covariance_type="low_rank", rank=3)
+    start = torch.zeros(1, 4), torch.zeros(1, 4, 7), covariance[None]
+    network.head.start_at(*start)
+    with torch.no_grad():
+        network.head.linear.weight.zero_()
+        factors = network(normal(1, 3)).precision_factors
+    # Three axes above equal ones are a matrix that the head can hold.
+    assert_allclose(_mixture.covariances(factors)[0, 0, 0], covariance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_terms_mean_and_variances_are_those_of_the_mixture(covariance_type, d):
+    network = make_network(n_outputs=d, covariance_type=covariance_type, n_members=2)
+    X, y = normal(6, 3), normal(6, d, seed=1)
+    with torch.no_grad():
+        network.head.linear.weight.mul_(20)
+        mixture = network(X)
+        log_density = network.terms(X, y).log_density(d)
+        means, variances = network.moments(X)
+        mean = network.mean(X)
+    assert_allclose(log_density, _mixture.log_prob(mixture, y), rtol=1e-9)
+    assert_allclose(means.mT, _mixture.mean(mixture), rtol=1e-9)
+    assert_allclose(mean, means, rtol=1e-12)
+    assert_allclose(variances.mT, _mixture.var(mixture), rtol=1e-9)
 
 
 def test_members_share_nothing():
@@ -178,10 +207,10 @@ def test_calibration_leaves_the_floor():
 def test_dropout_keeps_the_mean_and_is_off_in_evaluation():
     network = make_network(dropout=0.5)
     hidden = torch.ones(1, 200, 500, dtype=torch.float64)
-    dropped = network._drop(hidden)
-    assert_allclose(dropped.mean(), 1, atol=0.01)
-    assert_allclose((dropped == 0).double().mean(), 0.5, atol=0.01)
-    assert torch.equal(network.eval()._drop(hidden), hidden)
+    mask = network.draw_mask(hidden)
+    assert_allclose(mask.mean(), 1, atol=0.01)
+    assert_allclose((mask == 0).double().mean(), 0.5, atol=0.01)
+    assert network.eval().draw_mask(hidden) is None
 
 
 def test_same_generator_seed_gives_the_same_network():

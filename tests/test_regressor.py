@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.datasets import make_regression
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 
 from skmdn import MDNRegressor, MixtureDensity, _training
+from skmdn._head import COVARIANCE_TYPES
 from skmdn._regressor import (
     _auto_batch_size,
     _auto_max_iter,
@@ -22,8 +25,6 @@ from skmdn._regressor import (
 )
 from skmdn.datasets import make_inverse_sine, make_rotating_gaussians
 from skmdn.nn import mixture_nll
-
-COVARIANCE_TYPES = ["full", "tied", "diag", "spherical"]
 
 
 def quick(**parameters):
@@ -91,6 +92,27 @@ def test_full_covariance_is_learnt():
     true_score = truth.logpdf(y_test).mean()
     assert true_score - 0.15 < scores["full"] < true_score + 0.01
     assert scores["full"] > scores["diag"] + 0.3
+
+
+def test_low_rank_covariance_finds_common_factors():
+    """Twelve outputs that share two factors: no diagonal can hold them."""
+    rng = np.random.RandomState(0)
+    X = rng.uniform(-1, 1, size=(3000, 1))
+    loadings = rng.normal(size=(2, 12))
+    noise = rng.normal(size=(3000, 2)) @ loadings + 0.2 * rng.normal(size=(3000, 12))
+    y = X @ rng.normal(size=(1, 12)) + noise
+    truth = multivariate_normal(cov=loadings.T @ loadings + 0.04 * np.eye(12))
+    true_score = truth.logpdf(noise[2000:]).mean()
+    scores = {
+        kind: MDNRegressor(
+            1, covariance_type=kind, rank=2, n_estimators=2, max_iter=40, random_state=0
+        )
+        .fit(X[:2000], y[:2000])
+        .score(X[2000:], y[2000:])
+        for kind in ("low_rank", "diag")
+    }
+    assert true_score - 0.5 < scores["low_rank"] < true_score + 0.01
+    assert scores["low_rank"] > scores["diag"] + 5
 
 
 def test_full_covariance_beats_diagonal_on_real_data(load_split):
@@ -310,6 +332,27 @@ def test_scale_of_X_is_irrelevant():
     whole = {"n_components": 1, "early_stopping": False, "batch_size": 80}
     plain, scaled = quick(**whole).fit(X, y), quick(**whole).fit(1e3 * X, y)
     assert_allclose(scaled.predict(1e3 * X), plain.predict(X), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("n_estimators", [2, 4])
+@pytest.mark.parametrize("make", [sparse.csr_matrix, sparse.csc_array])
+def test_sparse_rows_are_those_of_the_dense_array(make, n_estimators):
+    X, y = linear_data()
+    X[X < 0.3] = 0.0
+    weight = np.arange(len(y)) % 3
+    dense = quick(n_estimators=n_estimators).fit(X, y, weight)
+    thin = quick(n_estimators=n_estimators).fit(make(X), y, weight)
+    assert_array_equal(thin.score_samples(make(X), y), dense.score_samples(X, y))
+    assert_array_equal(thin.predict(make(X)), dense.predict(X))
+    if n_estimators == 4:
+        assert_array_equal(thin.oof_log_density_, dense.oof_log_density_)
+
+
+def test_narrow_floats_are_read_as_they_are():
+    X, y = linear_data()
+    X = X.astype(np.float32)
+    wide, narrow = quick().fit(X.astype(np.float64), y), quick().fit(X, y)
+    assert_array_equal(narrow.predict(X), wide.predict(X))
 
 
 def test_weights_are_repetitions_whatever_the_order():

@@ -4,15 +4,23 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
 
+from skmdn import _rows
 from skmdn._rows import (
+    LazyRows,
     Scaling,
+    UsedRows,
     WeightedRows,
+    as_dense,
     count_folds,
     every_row,
+    folds_of,
     hold_out,
     merge_rows,
+    take_rows,
 )
 
 
@@ -23,54 +31,71 @@ def rows_with_copies():
     return WeightedRows(X, y, rng.randint(4, size=200).astype(float))
 
 
-def as_set(rows):
-    table = np.column_stack([rows.X, rows.y, rows.weight])
-    return {tuple(row) for row in table}
+def merged(rows):
+    """Distinct rows as a table of X, y and weight, and the number of each row."""
+    distinct = merge_rows(rows)
+    first = distinct.positions
+    X = as_dense(rows.X[first])
+    return np.column_stack([X, rows.y[first], distinct.weight]), distinct.number
+
+
+def taken(rows, index):
+    return WeightedRows(*(part[index] for part in rows))
 
 
 def test_merged_rows_are_distinct_and_add_their_weights():
     rows = rows_with_copies()
-    distinct, inverse = merge_rows(rows)
-    table = np.column_stack([rows.X, rows.y])
-    expected, where = np.unique(table, axis=0, return_inverse=True)
+    table, number = merged(rows)
+    given = np.column_stack([rows.X, rows.y])
+    expected, where = np.unique(given, axis=0, return_inverse=True)
     weights = np.bincount(where.ravel(), weights=rows.weight)
-    assert as_set(distinct) == as_set(
-        WeightedRows(expected[:, :2], expected[:, 2:], weights)
-    )
-    assert_array_equal(distinct.X[inverse], rows.X)
-    assert_array_equal(distinct.y[inverse], rows.y)
+    expected = np.column_stack([expected, weights])
+    assert {tuple(row) for row in table} == {tuple(row) for row in expected}
+    assert_array_equal(table[number, :3], given)
 
 
-def test_merging_does_not_depend_on_order_repetition_or_dtype():
+def test_merging_does_not_depend_on_order_repetition_dtype_or_storage():
     rows = rows_with_copies()
-    distinct, _ = merge_rows(rows)
+    table, _ = merged(rows)
     shuffled = np.random.RandomState(1).permutation(200)
     repeated = np.repeat(shuffled, rows.weight[shuffled].astype(int))
     ones = WeightedRows(rows.X[repeated], rows.y[repeated], np.ones(len(repeated)))
     narrow = WeightedRows(rows.X.astype(np.float32), rows.y, rows.weight)
-    kept = distinct.where(distinct.weight > 0)
-    for other in (rows.where(shuffled), ones, narrow):
-        merged, _ = merge_rows(other)
-        merged = merged.where(merged.weight > 0)
-        for ours, theirs in zip(kept, merged, strict=True):
-            assert_array_equal(ours, theirs)
+    stored = WeightedRows(csr_array(rows.X), rows.y, rows.weight)
+    for other in (taken(rows, shuffled), ones, narrow, stored):
+        other_table, _ = merged(other)
+        assert_array_equal(other_table[other_table[:, 3] > 0], table[table[:, 3] > 0])
+
+
+def test_used_rows_are_distinct_and_of_positive_weight():
+    rows = rows_with_copies()
+    table, _ = merged(rows)
+    X, y, weight, positions = UsedRows.of(rows, merge_rows(rows))
+    used = np.column_stack([X[positions], y, weight])
+    assert_array_equal(used, table[table[:, 3] > 0])
+
+
+def test_equal_hashes_are_no_equal_rows(monkeypatch):
+    monkeypatch.setattr(_rows, "_hash_rows", lambda X: np.zeros(len(X), np.uint64))
+    X = np.array([[1.0], [2.0]])
+    assert len(merge_rows(WeightedRows(X, np.zeros((2, 1)), np.ones(2))).weight) == 2
 
 
 def test_both_zeros_are_one_number():
     X = np.array([[0.0], [-0.0]])
-    distinct, _ = merge_rows(WeightedRows(X, np.zeros((2, 1)), np.ones(2)))
+    distinct = merge_rows(WeightedRows(X, np.zeros((2, 1)), np.ones(2)))
     assert_array_equal(distinct.weight, [2.0])
 
 
 @pytest.mark.parametrize(
     ("n_networks", "n_folds"), [(1, 1), (3, 1), (4, 4), (8, 8), (11, 8), (16, 8)]
 )
-def test_network_m_holds_out_fold_m_modulo_n_folds(n_networks, n_folds):
+def test_each_network_holds_out_a_fold(n_networks, n_folds):
     train, held_out = hold_out(30, n_networks, 0.1, torch.Generator().manual_seed(0))
     assert count_folds(n_networks) == len(held_out.rows) == n_folds
     assert len(train.rows) == n_networks
     for network in range(n_networks):
-        fold = network % n_folds
+        fold = folds_of(n_networks, n_folds)[network]
         mine = set(train.rows[network][train.counts[network]].tolist())
         out = set(held_out.rows[fold][held_out.counts[fold]].tolist())
         assert mine.isdisjoint(out)
@@ -92,26 +117,41 @@ def test_every_row_counts():
     assert counts.all()
 
 
-def test_scaling_is_that_of_standard_scaler():
+def scaling_of(X, weight):
+    return Scaling.of(X, weight, np.arange(len(X)))
+
+
+@pytest.mark.parametrize("store", [np.asarray, csr_array])
+def test_scaling_is_that_of_standard_scaler(store, monkeypatch):
+    monkeypatch.setattr(_rows, "row_chunks", lambda n, _: gen_batches(n, 7))
     rng = np.random.RandomState(0)
     X = rng.normal(5, 3, size=(50, 3))
-    weight = rng.uniform(size=50)
-    scaler = StandardScaler().fit(X, sample_weight=weight)
-    scaling = Scaling.of(X, weight)
+    index, weight = rng.permutation(50)[:40], rng.uniform(size=40)
+    scaler = StandardScaler().fit(X[index], sample_weight=weight)
+    scaling = Scaling.of(store(X), weight, index)
     assert_allclose(scaling.mean, scaler.mean_)
     assert_allclose(scaling.scale, scaler.scale_)
-    assert_allclose(scaling.apply(X), scaler.transform(X), atol=1e-12)
+    expected = scaler.transform(X[index])
+    assert_allclose(scaling.apply(X[index]), expected, atol=1e-12)
+    assert_allclose(
+        scaling.tensor(store(X), index, torch.float64), expected, atol=1e-12
+    )
+    lazy = LazyRows(store(X), index, scaling, torch.float64)
+    assert lazy.shape == expected.shape
+    lists = torch.tensor([[3, 1, 1], [39, 0, 2]])
+    assert_allclose(take_rows(lazy, lists), expected[lists.numpy()], atol=1e-12)
 
 
-@pytest.mark.parametrize("value", [0.0, 7.0, 1e12])
+@pytest.mark.parametrize("value", [0.0, 0.1, 7.0, 1e12])
 def test_constant_columns_become_zero(value):
-    scaling = Scaling.of(np.full((5, 1), value), np.array([0.1, 0.2, 0.3, 1.0, 2.0]))
+    X = np.full((5000, 1), value)
+    scaling = scaling_of(X, np.random.RandomState(0).uniform(size=5000))
     assert_allclose(scaling.scale, 1)
-    assert_allclose(scaling.apply(np.full((5, 1), value)), 0, atol=1e-3)
+    assert_allclose(scaling.apply(X), 0, atol=1e-3)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_scaling_survives_extreme_units(scale):
-    X = np.random.RandomState(0).normal(size=(50, 1))
-    scaled = Scaling.of(scale * X, np.ones(50)).apply(scale * X)
+    X = scale * np.random.RandomState(0).normal(size=(50, 1))
+    scaled = scaling_of(X, np.ones(50)).apply(X)
     assert_allclose(scaled.std(correction=0), 1, rtol=1e-9)

@@ -8,6 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skmdn import _training
 from skmdn._calibration import Calibration, extrapolate
+from skmdn._gradient import Backpropagation
 from skmdn._rows import every_row
 from skmdn._training import (
     Best,
@@ -80,12 +81,16 @@ def test_steps_by_hand_are_those_of_autograd(monkeypatch):
     by_hand, autograd = make_trainer(), make_trainer()
     by_hand.run_epoch(rows, 0)
 
-    def differentiated(network, X, y, weight):
+    def differentiated(backpropagation, X, y, weight, is_bound):
+        network = backpropagation.network
         losses = weight * mixture_nll(*network(X), y)
-        autograd.parameters.differentiate(losses.mean(dim=1).sum())
-        return losses
+        parameters = list(network.parameters())
+        gradients = torch.autograd.grad(losses.mean(dim=1).sum(), parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad.copy_(gradient)
+        return losses.detach()
 
-    monkeypatch.setattr(_training, "nll_and_gradient", differentiated)
+    monkeypatch.setattr(Backpropagation, "run", differentiated)
     autograd.run_epoch(rows, 0)
     assert_allclose(values_of(by_hand), values_of(autograd), rtol=1e-3, atol=1e-5)
 
@@ -160,6 +165,17 @@ def test_each_epoch_visits_every_row_once():
     assert not torch.equal(order[0], order[1])
 
 
+def test_batches_do_not_depend_on_what_is_gathered_ahead(monkeypatch):
+    trainer, rows = make_trainer(), make_rows(n=43)
+    order = trainer._order(rows.index)
+    at_once = list(rows.batches(order, 5))
+    for numbers in (1, 2 * 3 * 20):
+        monkeypatch.setattr(_training, "GATHERED_NUMBERS", numbers)
+        for ours, theirs in zip(rows.batches(order, 5), at_once, strict=True):
+            for part, expected in zip(ours, theirs, strict=True):
+                assert torch.equal(part, expected)
+
+
 def make_held_out(n=40, n_lists=1, weight=None, seed=5):
     rows = make_rows(n, n_lists, weight, seed)
     weight = torch.ones(n, dtype=torch.float64) if weight is None else weight
@@ -175,6 +191,11 @@ def test_held_out_score_is_the_mean_log_likelihood_of_the_calibrated_pool(monkey
     nll = mixture_nll(*network(held_out.X), held_out.y).detach()
     pooled = nll.neg().exp().mean(0).log().numpy()
     assert_allclose(score, np.average(pooled, weights=weight), rtol=1e-4)
+
+
+def test_of_many_held_out_rows_evenly_spread_ones_are_read(monkeypatch):
+    monkeypatch.setattr(_training, "MOST_HELD_OUT_ROWS", 8)
+    assert make_held_out(n_lists=2).index.tolist() == [[0, 10, 20, 30]] * 2
 
 
 def test_calibrations_of_all_members_go_past_those_of_a_fold():
