@@ -20,8 +20,10 @@ from skmdn._rows import folds_of
 __all__ = ["Calibration", "Terms", "calibrate", "extrapolate", "pool_by_fold"]
 
 MAX_NEWTON_STEPS = 20
-# A step that gains less, in nats, is the last.
+# A step that promises less, in nats, is the last.
 SMALLEST_GAIN = 1e-7
+# Numbers of one kind that are handled at once.
+BLOCK_NUMBERS = 2**17
 # Share of the variance that an extrapolation leaves at least.
 SMALLEST_EXTRAPOLATION = 0.25
 
@@ -95,29 +97,46 @@ def calibrate(
     """
     if not all(part.isfinite().all() for part in terms):
         return start, -math.inf
-    terms = Terms(*(part.double() for part in terms))
-    share = weight.double() / weight.sum()
+    rows = Rows.of(terms, weight, n_outputs)
     n_rows = int((weight > 0).sum())
     point = torch.tensor(start, dtype=torch.float64)
-    score, objective, gradient, hessian = _objective(
-        point, terms, share, n_outputs, n_rows
-    )
+    score, objective, gradient, hessian = _objective(point, rows, n_rows)
     for _ in range(MAX_NEWTON_STEPS):
         # Where it is not concave, minus the absolute curvature still points upwards.
         curvatures, axes = torch.linalg.eigh(hessian)
         step = axes @ ((axes.T @ gradient) / curvatures.abs().clamp(min=1e-3))
         step /= max(1.0, float(step.norm()))
-        gain = 0.0
-        while float(step.norm()) > 1e-6:
-            trial = _objective(point + step, terms, share, n_outputs, n_rows)
-            gain = trial[1] - objective
-            if gain > 0:
-                point, (score, objective, gradient, hessian) = point + step, trial
-                break
+        promised = float(gradient @ step) / 2
+        trial = _objective(point + step, rows, n_rows)
+        while trial[1] < objective and float(step.norm()) > 1e-6:
             step = step / 4
-        if not gain > SMALLEST_GAIN:
+            trial = _objective(point + step, rows, n_rows)
+        if trial[1] < objective:
+            break
+        point, (score, objective, gradient, hessian) = point + step, trial
+        if promised < SMALLEST_GAIN:
             break
     return Calibration(*point.tolist()), score
+
+
+class Rows(NamedTuple):
+    """Terms and shares (n_folds, n) of rows, in blocks that stay in the cache."""
+
+    terms: list[Terms]
+    shares: list[Tensor]
+    n_outputs: int
+
+    @classmethod
+    def of(cls, terms: Terms, weight: Tensor, n_outputs: int) -> Rows:
+        n_members, n_components, _ = terms.log_weights.shape
+        n_rows = max(1, BLOCK_NUMBERS // (n_members * n_components))
+        blocks = (part.double().split(n_rows, dim=-1) for part in terms)
+        share = weight.double() / weight.sum()
+        return cls(
+            [Terms(*block) for block in zip(*blocks, strict=True)],
+            list(share.split(n_rows, dim=-1)),
+            n_outputs,
+        )
 
 
 def extrapolate(
@@ -141,13 +160,26 @@ def extrapolate(
 
 
 def _objective(
-    point: Tensor,
-    terms: Terms,
-    share: Tensor,
-    n_outputs: int,
-    n_rows: int,
+    point: Tensor, rows: Rows, n_rows: int
 ) -> tuple[float, float, Tensor, Tensor]:
-    """Score, penalised score, and the gradient and Hessian of the latter.
+    """Score, penalised score, and the gradient and Hessian of the latter."""
+    sums = [
+        _derivatives(point, terms, share, rows.n_outputs)
+        for terms, share in zip(rows.terms, rows.shares, strict=True)
+    ]
+    score, gradient, hessian = (
+        torch.stack(part).sum(0) for part in zip(*sums, strict=True)
+    )
+    objective = float(score - point.square().sum() / (2 * n_rows))
+    gradient = gradient - point / n_rows
+    hessian = hessian - torch.eye(2, dtype=hessian.dtype) / n_rows
+    return float(score), objective, gradient, hessian
+
+
+def _derivatives(
+    point: Tensor, terms: Terms, share: Tensor, n_outputs: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed log-likelihood, and its gradient and Hessian.
 
     With s the log of the sharpness and t that of the power, a component's joint
     log-density is e^t a - log sum e^(e^t a) + d s + b - e^(2s) q / 2, and that of
@@ -161,8 +193,6 @@ def _objective(
     joint = log_weights + terms.log_dets - 0.5 * distances
     constant = n_outputs * (float(point[0]) - 0.5 * _mixture.LOG_2PI)
     pooled = pool_by_fold(joint.logsumexp(1), len(share)) + constant
-    score = float((share * pooled).sum())
-    objective = score - float(point.square().sum()) / (2 * n_rows)
 
     fold = folds_of(len(joint), len(share))
     n_pooled = torch.bincount(fold).to(joint)
@@ -190,6 +220,8 @@ def _objective(
         ]
     ).unflatten(0, (2, 2))
     second = second - first[:, None] * first[None, :]
-    gradient = (share * first).sum((-2, -1)) - point / n_rows
-    hessian = (share * second).sum((-2, -1)) - torch.eye(2).double() / n_rows
-    return score, objective, gradient, hessian
+    return (
+        (share * pooled).sum(),
+        (share * first).sum((1, 2)),
+        (share * second).sum((2, 3)),
+    )
