@@ -1,23 +1,28 @@
 """Time training and prediction against what they cannot do without.
 
-    python benchmarks/speed.py                  steps, epochs, prediction, outputs
+    python benchmarks/speed.py                  all parts
     python benchmarks/speed.py --only steps
 
 Every ratio is of medians measured in turn in this one process. "Products" are the
-matrix products of the step, forward and backward, of the same shapes and dtype, and
-nothing else. The plain loop is the same network with one `nn.Linear` a layer,
-`MixtureSameFamily`, autograd and `torch.optim.Adam`.
+matrix products, forward and backward, of the same shapes and dtype, and nothing else.
+The plain loop is the same network with one `nn.Linear` a layer, `MixtureSameFamily`,
+autograd and `torch.optim.Adam`. sbi and skpro take part where they are installed
+(`pip install -c constraints-bench.txt '.[bench]'`).
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import multiprocessing
 import platform
 import resource
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 
 import numpy as np
@@ -32,7 +37,10 @@ from skmdn._rows import every_row
 from skmdn._training import MemberRows, Trainer, TrainingSettings
 from skmdn.nn import MixtureDensityNetwork
 
+Array = np.ndarray
 STEPS = 20
+# Of fits of one small network.
+N_EPOCHS, BATCH = 10, 200
 
 
 def main() -> None:
@@ -159,40 +167,101 @@ def steps(options: argparse.Namespace) -> None:
 
 
 def epochs(options: argparse.Namespace) -> None:
-    """An epoch of one network against MLPRegressor and a plain autograd loop."""
-    print("\n| d | epoch ms | MLPRegressor ms | ratio | plain loop ms | ratio |")
-    print("|---|---|---|---|---|---|")
-    n_rows, n_features, batch = 10_000, 8, 200
+    """Whole fits of one network of the same widths, for the same number of epochs.
+
+    sbi's network has a third hidden layer; the others have two, as ours.
+    """
+    n_rows, n_features = 10_000, 8
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n_rows, n_features)).astype(np.float32)
     for d in (1, 5):
-        y = rng.normal(size=(n_rows, d)).astype(np.float32)
-        trainer = make_trainer(
-            batch, n_features=n_features, n_outputs=d, embedding=None
-        )
-        rows = make_rows(n_rows, n_features, d)
-        mlp = MLPRegressor(
-            hidden_layer_sizes=(64, 64), batch_size=batch, max_iter=1, warm_start=True
-        )
-        plain = PlainLoop(n_features, d, batch)
-        tensors = torch.as_tensor(X), torch.as_tensor(y)
-        with warnings.catch_warnings():
+        y = X[:, :d] + rng.normal(size=(n_rows, d)).astype(np.float32)
+        y = y[:, 0] if d == 1 else y
+        tasks = {name: partial(fit, X, y) for name, fit in FITS.items()}
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            seconds = time_in_turn(
-                {
-                    "ours": partial(trainer.run_epoch, rows, 0),
-                    "mlp": partial(mlp.fit, X, y.squeeze()),
-                    "plain": partial(plain.run_epoch, *tensors),
-                },
-                options.repeats,
+            for name in list(tasks):
+                try:
+                    tasks[name]()
+                except ImportError:
+                    del tasks[name]
+            seconds = time_in_turn(tasks, options.repeats)
+        print(f"\nd = {d}, {n_rows} rows, {N_EPOCHS} epochs of batches of {BATCH}:")
+        for name, time_taken in seconds.items():
+            ours = seconds["skmdn, diagonal" if "diagonal" in name else "skmdn"]
+            print(
+                f"{name}: {time_taken / N_EPOCHS * 1e3:.1f} ms an epoch, "
+                f"{time_taken / ours:.2f} times ours",
+                flush=True,
             )
-        ours = seconds["ours"]
-        print(
-            f"| {d} | {ours * 1e3:.1f} | {seconds['mlp'] * 1e3:.1f} | "
-            f"{ours / seconds['mlp']:.2f} | {seconds['plain'] * 1e3:.1f} | "
-            f"{ours / seconds['plain']:.2f} |",
-            flush=True,
-        )
+
+
+def fit_skmdn(X: Array, y: Array, covariance_type: str = "full") -> None:
+    MDNRegressor(
+        5,
+        covariance_type=covariance_type,
+        n_estimators=1,
+        embedding=None,
+        batch_size=BATCH,
+        max_iter=N_EPOCHS,
+        n_iter_no_change=N_EPOCHS,
+        early_stopping=False,
+        random_state=0,
+        device="cpu",
+    ).fit(X, y)
+
+
+def fit_mlp(X: Array, y: Array) -> None:
+    MLPRegressor(
+        hidden_layer_sizes=(64, 64),
+        batch_size=BATCH,
+        max_iter=N_EPOCHS,
+        n_iter_no_change=N_EPOCHS,
+        random_state=0,
+    ).fit(X, y)
+
+
+def fit_sbi(X: Array, y: Array) -> None:
+    from sbi.inference import NPE
+    from sbi.neural_nets import posterior_nn
+
+    estimator = posterior_nn("mdn", hidden_features=64, num_components=5)
+    inference = NPE(density_estimator=estimator, show_progress_bars=False)
+    inference.append_simulations(
+        torch.as_tensor(y.reshape(len(y), -1)), torch.as_tensor(X)
+    )
+    # It trains on what is not held out; so little is held out here.
+    inference.train(
+        training_batch_size=BATCH,
+        max_num_epochs=N_EPOCHS - 1,
+        stop_after_epochs=N_EPOCHS,
+        validation_fraction=0.02,
+    )
+
+
+def fit_skpro(X: Array, y: Array) -> None:
+    import pandas as pd
+    from skpro.regression.mdn import MDNRegressor as SkproMDN
+
+    model = SkproMDN(5, hidden_dims=[64, 64], epochs=N_EPOCHS, batch_size=BATCH)
+    model.fit(pd.DataFrame(X), pd.DataFrame(y.reshape(len(y), -1)))
+
+
+def fit_plain(X: Array, y: Array) -> None:
+    y = y.reshape(len(y), -1)
+    plain = PlainLoop(X.shape[1], y.shape[1], BATCH)
+    for _ in range(N_EPOCHS):
+        plain.run_epoch(torch.as_tensor(X), torch.as_tensor(y))
+
+
+FITS = {
+    "skmdn": fit_skmdn,
+    "skmdn, diagonal": partial(fit_skmdn, covariance_type="diag"),
+    "MLPRegressor": fit_mlp,
+    "plain autograd loop": fit_plain,
+    "sbi": fit_sbi,
+    "skpro, diagonal": fit_skpro,
+}
 
 
 class PlainLoop:
@@ -247,39 +316,110 @@ def prediction(options: argparse.Namespace) -> None:
             for h, layer in zip(hidden, layers, strict=True):
                 torch.bmm(h, layer.weight)
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     mdn.score_samples(X, y)
     mdn.predict(X)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = peak_memory() - before
     seconds = time_in_turn(
         {
             "products": alone,
             "score_samples": lambda: mdn.score_samples(X, y),
             "predict": lambda: mdn.predict(X),
         },
-        max(1, options.repeats // 2),
+        options.repeats,
     )
     print(f"\n{options.rows} rows, defaults: products {seconds['products']:.1f} s")
     for name in ("score_samples", "predict"):
         ratio = seconds[name] / seconds["products"]
         print(f"{name}: {seconds[name]:.1f} s, {ratio:.2f} times the products")
-    print(f"peak memory above the inputs: {peak / 1024:.0f} MiB")
+    print(f"peak memory above the inputs: {peak:.0f} MiB")
 
 
 def outputs(options: argparse.Namespace) -> None:
-    """A step as the number of outputs grows."""
-    print(
-        "\n| d | numbers of the head | step ms | peak MiB so far |\n|---|---|---|---|"
-    )
-    for d in (2**k for k in range(7)):
-        trainer = make_trainer(128, n_features=8, n_outputs=d)
-        rows = make_rows(128 * 5, 8, d)
-        seconds = time_in_turn(
-            {"step": partial(trainer.run_epoch, rows, 0)}, options.repeats
+    """A step of one network as outputs grow; each in a process of its own."""
+    print("\n| covariance | d | numbers of the head | step ms | MiB |")
+    print("|---|---|---|---|---|")
+    cases = [("full", 2**k) for k in range(7)]
+    cases += [("low_rank", 2**k) for k in range(10)]
+    context = multiprocessing.get_context("spawn")
+    for covariance_type, d in cases:
+        with context.Pool(1) as pool:
+            size, seconds, memory = pool.apply(
+                _time_outputs, (covariance_type, d, options.repeats, options.threads)
+            )
+        print(
+            f"| {covariance_type} | {d} | {size} | {seconds * 1e3:.2f} | {memory:.0f} |"
         )
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        size = sum(trainer.network.head.sizes)
-        print(f"| {d} | {size} | {seconds['step'] / 5 * 1e3:.2f} | {peak:.0f} |")
+
+
+def _time_outputs(
+    covariance_type: str, d: int, repeats: int, threads: int
+) -> tuple[int, float, float]:
+    """Numbers of the head; seconds and MiB of a step of 128 rows, K = 5, 2 x 64."""
+    torch.set_num_threads(threads)
+    make = partial(make_trainer, 128, n_features=8, covariance_type=covariance_type)
+    make(n_outputs=1).run_epoch(make_rows(128, 8, 1), 0)
+    before = peak_memory()
+    trainer, rows = make(n_outputs=d), make_rows(128 * 5, 8, d)
+    task = {"step": partial(trainer.run_epoch, rows, 0)}
+    seconds = time_in_turn(task, repeats)["step"] / 5
+    return sum(trainer.network.head.sizes), seconds, peak_memory() - before
+
+
+def rows(options: argparse.Namespace) -> None:
+    """Time of a fit by rows, and a fit from a memory map in pieces."""
+    print("\n| rows | fit s | us per row and epoch | MiB above the rows |")
+    print("|---|---|---|---|")
+    rng = np.random.default_rng(0)
+    for n_rows in (10_000, 100_000, 1_000_000):
+        X = rng.normal(size=(n_rows, 8)).astype(np.float32)
+        y = X[:, 0] * X[:, 1] + rng.normal(size=n_rows)
+        before = peak_memory()
+        # As many epochs as pass as many rows, so that what happens once weighs little.
+        n_epochs = max(2, 2_000_000 // n_rows)
+        mdn = MDNRegressor(
+            5, batch_size=512, max_iter=n_epochs, n_iter_no_change=n_epochs
+        )
+        seconds = time_in_turn({"fit": partial(mdn.fit, X, y)}, 3)["fit"]
+        print(
+            f"| {n_rows} | {seconds:.1f} | {seconds / n_rows / n_epochs * 1e6:.2f} "
+            f"| {peak_memory() - before:.0f} |",
+            flush=True,
+        )
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
+        seconds, memory, score = pool.apply(_fit_from_memory_map, (folder,))
+    print(
+        f"\n10,000,000 x 20 float32 from a memory map, partial_fit on pieces of "
+        f"500,000: {seconds:.0f} s, peak resident memory {memory:.0f} MiB, score "
+        f"{score:.3f} (the truth's -1.419)"
+    )
+
+
+def _fit_from_memory_map(folder: str) -> tuple[float, float, float]:
+    """Write y = x0 + noise piece by piece, then learn it from the file."""
+    shape, piece = (10_000_000, 20), 500_000
+    X = np.lib.format.open_memmap(f"{folder}/X.npy", "w+", np.float32, shape)
+    y = np.lib.format.open_memmap(f"{folder}/y.npy", "w+", np.float32, shape[:1])
+    rng = np.random.default_rng(0)
+    for start in range(0, shape[0], piece):
+        part = slice(start, start + piece)
+        X[part] = rng.standard_normal((piece, shape[1]), dtype=np.float32)
+        y[part] = X[part, 0] + rng.standard_normal(piece, dtype=np.float32)
+    del X, y
+    X = np.load(f"{folder}/X.npy", mmap_mode="r")
+    y = np.load(f"{folder}/y.npy", mmap_mode="r")
+    mdn = MDNRegressor(1, n_estimators=1, learning_rate_init=1e-3, random_state=0)
+    start_time = time.perf_counter()
+    for start in range(0, shape[0], piece):
+        mdn.partial_fit(X[start : start + piece], y[start : start + piece])
+    seconds = time.perf_counter() - start_time
+    return seconds, peak_memory(), mdn.score(X[:100_000], y[:100_000])
+
+
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 PARTS = {
@@ -287,6 +427,7 @@ PARTS = {
     "epochs": epochs,
     "prediction": prediction,
     "outputs": outputs,
+    "rows": rows,
 }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -303,10 +303,16 @@ class CholeskyHead(MixtureHead):
         layout = self.LAYOUTS[covariance_type](n_components, n_outputs)
         super().__init__(n_members, width, n_components, n_outputs, *layout, **options)
         self.upper_index: Tensor
-        rows, columns = torch.triu_indices(n_outputs, n_outputs, offset=1)
+        # Column by column: column j holds what output j adds to the earlier ones.
+        columns, rows = torch.tril_indices(n_outputs, n_outputs, offset=-1)
         self.register_buffer(
             "upper_index", rows * n_outputs + columns, persistent=False
         )
+
+    def columns(self, entries: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Index j of each column of B, and its j entries, (M, groups, j, n)."""
+        sizes = list(range(1, self.n_outputs))
+        return zip(sizes, entries.split(sizes, dim=2), strict=True)
 
     def upper(self, entries: Tensor) -> Tensor:
         """B, (M, groups, d, d, n)."""
@@ -341,14 +347,15 @@ class CholeskyHead(MixtureHead):
         log_dets = u.log().sum(2)
         if u.shape[2] == 1 < self.n_outputs:
             log_dets *= self.n_outputs
-        upper, v = entries, residuals
+        v = residuals
         if entries.shape[2]:
-            upper = self.upper(entries)
-            v = residuals + (upper * residuals[:, :, None]).sum(3)
+            v = residuals.clone()
+            for j, column in self.columns(entries):
+                v[:, :, :j].addcmul_(column, residuals[:, :, j, None])
         z = u * v
         squares = z.square()
         slope = above.div_(variances)
-        return Whitened(log_dets, squares.sum(2), (u, z, squares, slope, upper))
+        return Whitened(log_dets, squares.sum(2), (u, z, squares, slope))
 
     def differentiate(
         self,
@@ -361,13 +368,16 @@ class CholeskyHead(MixtureHead):
         by_log_precision: Tensor,
         by_entries: Tensor,
     ) -> None:
-        u, z, squares, slope, upper = saved
+        u, z, squares, slope = saved
         s = torch.mul(z.mul_(u), minus_r, out=by_means)
         if entries.shape[2]:
-            outer = s[:, :, :, None] * residuals[:, :, None]
-            outer = outer.flatten(2, 3).index_select(2, self.upper_index)
-            torch.neg(_summed_like(outer, entries), out=by_entries)
-            by_means += (upper * s[:, :, :, None]).sum(2)
+            minus_residuals = residuals.neg()
+            steps = zip(self.columns(entries), self.columns(by_entries), strict=True)
+            # From the last column on, as each one changes only its own row of s.
+            for (j, column), (_, by_column) in reversed(list(steps)):
+                outer = s[:, :, :j] * minus_residuals[:, :, j, None]
+                by_column.copy_(_summed_like(outer, column))
+                s[:, :, j] += torch.mul(s[:, :, :j], column, out=outer).sum(2)
         # -R (1 - z^2), times the slope of log u.
         share = minus_r * slope
         by_log_u = torch.addcmul(share, share, squares, value=-1)
