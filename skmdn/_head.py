@@ -350,8 +350,9 @@ class CholeskyHead(MixtureHead):
         v = residuals
         if entries.shape[2]:
             v = residuals.clone()
+            rows = residuals.unsqueeze(3).unbind(2)
             for j, column in self.columns(entries):
-                v[:, :, :j].addcmul_(column, residuals[:, :, j, None])
+                v.narrow(2, 0, j).addcmul_(column, rows[j])
         z = u * v
         squares = z.square()
         slope = above.div_(variances)
@@ -371,13 +372,18 @@ class CholeskyHead(MixtureHead):
         u, z, squares, slope = saved
         s = torch.mul(z.mul_(u), minus_r, out=by_means)
         if entries.shape[2]:
-            minus_residuals = residuals.neg()
+            rows = s.unsqueeze(3).unbind(2)
+            minus_residuals = residuals.neg().unsqueeze(3).unbind(2)
             steps = zip(self.columns(entries), self.columns(by_entries), strict=True)
             # From the last column on, as each one changes only its own row of s.
             for (j, column), (_, by_column) in reversed(list(steps)):
-                outer = s[:, :, :j] * minus_residuals[:, :, j, None]
-                by_column.copy_(_summed_like(outer, column))
-                s[:, :, j] += torch.mul(s[:, :, :j], column, out=outer).sum(2)
+                earlier = s.narrow(2, 0, j)
+                if by_column.shape[1] == s.shape[1]:
+                    torch.mul(earlier, minus_residuals[j], out=by_column)
+                else:
+                    outer = earlier * minus_residuals[j]
+                    torch.sum(outer, 1, keepdim=True, out=by_column)
+                rows[j].add_((earlier * column).sum(2, keepdim=True))
         # -R (1 - z^2), times the slope of log u.
         share = minus_r * slope
         by_log_u = torch.addcmul(share, share, squares, value=-1)
