@@ -66,39 +66,37 @@ class Predictor:
     @torch.no_grad()
     def means(self, X: Any) -> Tensor:
         """Conditional means, (n, d)."""
-        parts = [
-            self.network.mean(rows).mean(0).T.cpu()
-            for _, rows in self._chunks(X, self.network.floats_per_row)
-        ]
+        means = self._room(X)
+        for chunk, rows in self._chunks(X, self.network.floats_per_row):
+            means[chunk] = self.network.mean(rows).mean(0).T.cpu()
         shift, scale = map(to_tensor, self.y_scaling)
-        return torch.cat(parts) * scale + shift
+        return means.mul_(scale).add_(shift)
 
     @torch.no_grad()
     def means_and_variances(self, X: Any) -> tuple[Tensor, Tensor]:
         """Conditional means and variances of each output, (n, d)."""
-        means, variances = [], []
-        for _, rows in self._chunks(X, self.network.floats_per_row):
+        means, variances = self._room(X), self._room(X)
+        for chunk, rows in self._chunks(X, self.network.floats_per_row):
             mean, variance = self.network.moments(rows)
             # The law of total variance, of equally likely members.
             variance = variance.mean(0) + mean.var(0, correction=0)
-            means.append(mean.mean(0).T.cpu())
-            variances.append(variance.T.cpu())
+            means[chunk], variances[chunk] = mean.mean(0).T.cpu(), variance.T.cpu()
         shift, scale = map(to_tensor, self.y_scaling)
-        return torch.cat(means) * scale + shift, torch.cat(variances) * scale**2
+        return means.mul_(scale).add_(shift), variances.mul_(scale**2)
 
     @torch.no_grad()
     def log_density(self, X: Any, y: NDArray) -> Tensor:
         """Log-density of a row of y (n, d) for each of X, (n,)."""
-        parts = [
-            self._log_density(rows, y[chunk])
-            for chunk, rows in self._chunks(X, self.network.floats_per_row)
-        ]
-        return torch.cat(parts)
+        log_density = torch.empty(len(y), dtype=torch.float64)
+        for chunk, rows in self._chunks(X, self.network.floats_per_row):
+            targets = self.y_scaling.apply(y[chunk]).to(self.device)
+            values = self.network.terms(rows, targets).log_density(y.shape[1])
+            log_density[chunk] = pool_by_fold(values, 1)[0].cpu()
+        return log_density.sub_(self.y_scaling.log_scale)
 
-    def _log_density(self, X: Tensor, y: NDArray) -> Tensor:
-        terms = self.network.terms(X, self.y_scaling.apply(y).to(self.device))
-        pooled = pool_by_fold(terms.log_density(y.shape[1]), 1)[0]
-        return pooled.cpu() - self.y_scaling.log_scale
+    def _room(self, X: Any) -> Tensor:
+        """Results are written to one place: parts kept would fragment the memory."""
+        return torch.empty(X.shape[0], len(self.y_scaling.mean), dtype=torch.float64)
 
     def _chunks(self, X: Any, floats: int) -> Iterator[tuple[slice, Tensor]]:
         for chunk in row_chunks(X.shape[0], 8 * floats):

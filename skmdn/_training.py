@@ -209,11 +209,10 @@ class Trainer:
         if not self.settings.shuffle:
             return torch.arange(n_rows, device=index.device).expand_as(index)
         # Sorting random keys would give all at once, in thirty times the time.
-        orders = [
-            torch.randperm(n_rows, generator=self.generator, device=index.device)
-            for _ in range(n_members)
-        ]
-        return torch.stack(orders)
+        orders = torch.empty(n_members, n_rows, dtype=torch.int64, device=index.device)
+        for order in orders:
+            torch.randperm(n_rows, generator=self.generator, out=order)
+        return orders
 
     def _step(
         self, X: Tensor, y: Tensor, weight: Tensor, *, is_bound: bool, done: float
