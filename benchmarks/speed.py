@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -41,10 +41,13 @@ from skmdn.nn import MixtureDensityNetwork
 Array = np.ndarray
 STEPS = 20
 # Of fits of one small network.
-N_EPOCHS, BATCH = 10, 200
+N_ROWS, N_EPOCHS, BATCH = 10_000, 10, 200
+ROW_COUNTS = (10_000, 100_000, 1_000_000)
+MAP_SHAPE, MAP_PIECE = (10_000_000, 20), 250_000
+OUTPUTS = {"full": [2**k for k in range(7)], "low_rank": [2**k for k in range(10)]}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,7 +55,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", type=int, default=1_000_000, help="to predict")
     parser.add_argument("--only", choices=PARTS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     print(
         f"{platform.machine()}, {options.threads} threads, Python "
@@ -172,11 +175,10 @@ def epochs(options: argparse.Namespace) -> None:
 
     sbi's network has a third hidden layer; the others have two, as ours.
     """
-    n_rows, n_features = 10_000, 8
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(n_rows, n_features)).astype(np.float32)
+    X = rng.normal(size=(N_ROWS, 8)).astype(np.float32)
     for d in (1, 5):
-        y = X[:, :d] + rng.normal(size=(n_rows, d)).astype(np.float32)
+        y = X[:, :d] + rng.normal(size=(N_ROWS, d)).astype(np.float32)
         y = y[:, 0] if d == 1 else y
         tasks = {name: partial(fit, X, y) for name, fit in FITS.items()}
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
@@ -187,7 +189,7 @@ def epochs(options: argparse.Namespace) -> None:
                 except ImportError:
                     del tasks[name]
             seconds = time_in_turn(tasks, options.repeats)
-        print(f"\nd = {d}, {n_rows} rows, {N_EPOCHS} epochs of batches of {BATCH}:")
+        print(f"\nd = {d}, {N_ROWS} rows, {N_EPOCHS} epochs of batches of {BATCH}:")
         for name, time_taken in seconds.items():
             ours = seconds["skmdn, diagonal" if "diagonal" in name else "skmdn"]
             print(
@@ -340,8 +342,7 @@ def outputs(options: argparse.Namespace) -> None:
     """A step of one network as outputs grow; each in a process of its own."""
     print("\n| covariance | d | numbers of the head | step ms | MiB |")
     print("|---|---|---|---|---|")
-    cases = [("full", 2**k) for k in range(7)]
-    cases += [("low_rank", 2**k) for k in range(10)]
+    cases = [(kind, d) for kind, sizes in OUTPUTS.items() for d in sizes]
     context = multiprocessing.get_context("spawn")
     for covariance_type, d in cases:
         with context.Pool(1) as pool:
@@ -372,12 +373,12 @@ def rows(options: argparse.Namespace) -> None:
     print("\n| rows | fit s | us per row and epoch | MiB above the rows |")
     print("|---|---|---|---|")
     rng = np.random.default_rng(0)
-    for n_rows in (10_000, 100_000, 1_000_000):
+    for n_rows in ROW_COUNTS:
         X = rng.normal(size=(n_rows, 8)).astype(np.float32)
         y = X[:, 0] * X[:, 1] + rng.normal(size=n_rows)
         before = peak_memory()
         # As many epochs as pass as many rows, so that what happens once weighs little.
-        n_epochs = max(2, 2_000_000 // n_rows)
+        n_epochs = 2 * ROW_COUNTS[-1] // n_rows
         mdn = MDNRegressor(
             5, batch_size=512, max_iter=n_epochs, n_iter_no_change=n_epochs
         )
@@ -389,17 +390,20 @@ def rows(options: argparse.Namespace) -> None:
         )
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
-        seconds, memory, score = pool.apply(_fit_from_memory_map, (folder,))
+        seconds, memory, score = pool.apply(
+            _fit_from_memory_map, (folder, MAP_SHAPE, MAP_PIECE)
+        )
     print(
-        f"\n10,000,000 x 20 float32 from a memory map, partial_fit on pieces of "
-        f"250,000: {seconds:.0f} s, peak resident memory {memory:.0f} MiB, score "
-        f"{score:.3f} (the truth's -1.419)"
+        f"\n{MAP_SHAPE[0]} x {MAP_SHAPE[1]} float32 from a memory map, partial_fit on "
+        f"pieces of {MAP_PIECE}: {seconds:.0f} s, peak resident memory {memory:.0f} "
+        f"MiB, score {score:.3f} (the truth's -1.419)"
     )
 
 
-def _fit_from_memory_map(folder: str) -> tuple[float, float, float]:
+def _fit_from_memory_map(
+    folder: str, shape: tuple[int, int], piece: int
+) -> tuple[float, float, float]:
     """Write y = x0 + noise piece by piece, then learn it from the file."""
-    shape, piece = (10_000_000, 20), 250_000
     X = np.lib.format.open_memmap(f"{folder}/X.npy", "w+", np.float32, shape)
     y = np.lib.format.open_memmap(f"{folder}/y.npy", "w+", np.float32, shape[:1])
     rng = np.random.default_rng(0)

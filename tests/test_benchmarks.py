@@ -136,3 +136,43 @@ def test_collapse_counts_runs_near_the_truth(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "| inverse_sine | skmdn | 2 of 2 | 0.000 | 0.000 |" in out
     assert "| inverse_sine | plain | 0 of 2 |" in out
+
+
+def test_speed_measures_every_part(monkeypatch, capsys):
+    speed = load("speed")
+    # Processes of their own could not find a module that has no name on the path.
+    monkeypatch.setattr(speed.multiprocessing, "get_context", lambda _: InProcess)
+    monkeypatch.setattr(speed, "STEPS", 1)
+    monkeypatch.setattr(speed, "N_ROWS", 400)
+    monkeypatch.setattr(speed, "N_EPOCHS", 2)
+    monkeypatch.setattr(speed, "ROW_COUNTS", (100, 200))
+    monkeypatch.setattr(speed, "OUTPUTS", {"full": [2], "low_rank": [3]})
+    monkeypatch.setattr(speed, "MAP_SHAPE", (1000, 2))
+    monkeypatch.setattr(speed, "MAP_PIECE", 500)
+    speed.main(["--repeats", "1", "--threads", "1", "--rows", "2000"])
+    out = capsys.readouterr().out
+    # Each line of a table ends with a ratio or a size of its own.
+    assert out.count("| periodic |") == 3
+    assert "MLPRegressor: " in out
+    assert "times the products" in out
+    assert "| full | 2 | 30 |" in out  # 5 * (1 + 2 + 2 + 1) numbers
+    assert "| low_rank | 3 | 95 |" in out  # 5 * (1 + 3 + 3 + 4 * 3)
+    assert "1000 x 2 float32 from a memory map" in out
+
+
+class InProcess:
+    """A pool that runs what it is given here."""
+
+    def __init__(self, n_processes):
+        pass
+
+    Pool = classmethod(lambda cls, n_processes: cls(n_processes))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *details):
+        pass
+
+    def apply(self, function, arguments):
+        return function(*arguments)
