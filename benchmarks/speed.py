@@ -16,7 +16,6 @@ import argparse
 import io
 import multiprocessing
 import platform
-import resource
 import statistics
 import tempfile
 import time
@@ -424,13 +423,21 @@ def _fit_from_memory_map(
 
 def resident_memory() -> float:
     """Resident memory of this process now, in MiB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    return _memory("VmRSS")
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory of this process so far, in MiB (Linux).
+
+    `getrusage` would start from that of the parent process.
+    """
+    return _memory("VmHWM")
+
+
+def _memory(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(name))
+    return int(line.split()[1]) / 1024
 
 
 PARTS = {

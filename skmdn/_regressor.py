@@ -59,6 +59,7 @@ from skmdn._training import (
     Trainer,
     TrainingSettings,
     train,
+    warn_of_divergence,
 )
 from skmdn.density import MixtureDensity
 from skmdn.nn import (
@@ -401,7 +402,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If a constant learning rate is still making progress at `max_iter`.
+            If a constant learning rate is still making progress at `max_iter`, or if
+            training diverges again and again; the best weights are kept.
         UserWarning
             If there are too few rows to hold any out; all of them train then. If an
             output takes few distinct values, so that its log-likelihood says little.
@@ -472,7 +474,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             moments=getattr(self, "_moments", None),
         )
         rows, _ = self._split(used, None, None, trainer.device)
-        loss = float(trainer.run_epoch(rows, n_seen).mean())
+        loss = trainer.advance(rows, n_seen)
+        if loss is None:
+            warn_of_divergence(stacklevel=3)
+            loss = math.nan
         loss += self._scalings()[1].log_scale
         losses = [] if is_first else list(self.loss_curve_)
         self._set_fitted(network, History([*losses, loss]))

@@ -19,7 +19,15 @@ from skmdn._gradient import Backpropagation
 from skmdn._rows import LazyRows, Subset, folds_of, take_rows
 from skmdn.nn import MixtureDensityNetwork
 
-__all__ = ["HeldOut", "History", "MemberRows", "Trainer", "TrainingSettings", "train"]
+__all__ = [
+    "HeldOut",
+    "History",
+    "MemberRows",
+    "Trainer",
+    "TrainingSettings",
+    "train",
+    "warn_of_divergence",
+]
 
 # Numbers that training gathers ahead of its steps, for all networks together.
 GATHERED_NUMBERS = 2**22
@@ -34,6 +42,11 @@ LEARNING_RATES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
 }
+
+# An epoch that leaves a network's loss or parameters non-finite is undone, and repeated
+# at this share of the learning rate; so many times in a fit.
+ROLLBACK_RATE = 0.25
+MOST_ROLLBACKS = 4
 
 Moments = dict[str, NDArray]
 MOMENTS = ("mean", "square", "n_steps")
@@ -170,6 +183,7 @@ class Trainer:
         self.generator = network.generator = generator
         self.parameters = FlatParameters(network)
         self.backpropagations: dict[int, Backpropagation] = {}
+        self.n_rollbacks = 0
         values = self.parameters.values
         if moments is None:
             self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
@@ -190,6 +204,27 @@ class Trainer:
     @property
     def device(self) -> torch.device:
         return self.parameters.values.device
+
+    def advance(self, rows: MemberRows, iteration: int) -> float | None:
+        """Pass once over the rows, again and more slowly where networks diverge.
+
+        Returns
+        -------
+        loss : float or None
+            Mean loss of the networks; None, with the state before the pass, where
+            they still diverge after `MOST_ROLLBACKS`.
+        """
+        state = self.parameters.values, self.mean, self.square, self.n_steps
+        saved = [part.clone() for part in state]
+        while True:
+            loss = float(self.run_epoch(rows, iteration).mean())
+            if math.isfinite(loss) and self.parameters.values.isfinite().all():
+                return loss
+            for part, before in zip(state, saved, strict=True):
+                part.copy_(before)
+            if self.n_rollbacks == MOST_ROLLBACKS:
+                return None
+            self.n_rollbacks += 1
 
     def run_epoch(self, rows: MemberRows, iteration: int) -> Tensor:
         """Pass once over the rows; return each member's mean loss, (n_members,)."""
@@ -224,6 +259,7 @@ class Trainer:
         losses = self._backpropagation(X.shape[1]).run(X, y, weight, is_bound=is_bound)
         schedule = LEARNING_RATES[settings.learning_rate]
         rate = settings.learning_rate_init * schedule(done)
+        rate *= ROLLBACK_RATE**self.n_rollbacks
         parameters.clip_(settings.max_grad_norm)
         parameters.decay_(rate * settings.alpha)
         # The optimiser's class does the same in twice the time, for small networks.
@@ -365,7 +401,10 @@ def train(
     history = History()
     try:
         for iteration in range(settings.max_iter):
-            loss = float(trainer.run_epoch(rows, iteration).mean())
+            loss = trainer.advance(rows, iteration)
+            if loss is None:
+                warn_of_divergence(stacklevel=4)
+                break
             score = -loss
             if held_out is not None:
                 calibration, score = held_out.score(network, calibration)
@@ -388,6 +427,16 @@ def train(
     values.copy_(best.values)
     history.best_score = best.score - offset
     return history
+
+
+def warn_of_divergence(stacklevel: int) -> None:
+    warnings.warn(
+        f"Training diverged, and did so again at {ROLLBACK_RATE**MOST_ROLLBACKS:.2g} "
+        "of the learning rate; the best weights before are kept. Lower "
+        "learning_rate_init, raise reg_covar, or look for outliers in X and y.",
+        ConvergenceWarning,
+        stacklevel=stacklevel + 1,
+    )
 
 
 def _warn_unless_annealed(settings: TrainingSettings) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
+from torch.optim.adam import adam
 
 from skmdn import _training
 from skmdn._calibration import Calibration, extrapolate
@@ -240,8 +241,67 @@ def test_networks_that_never_improve_keep_their_start():
     start = values_of(trainer)
     rows = make_rows()
     poisoned = MemberRows(rows.X, rows.y * float("nan"), rows.index, rows.weight)
-    train(trainer, poisoned, make_held_out(), offset=0.0)
+    with pytest.warns(ConvergenceWarning, match="diverged"):
+        history = train(trainer, poisoned, make_held_out(), offset=0.0)
     assert torch.equal(values_of(trainer), start)
+    assert history.losses == []
+
+
+@pytest.mark.parametrize("spoiled", ["losses", "gradient", "values"])
+@pytest.mark.parametrize("fault", [float("nan"), float("inf")])
+def test_a_fault_is_undone_and_training_goes_on_more_slowly(
+    monkeypatch, spoiled, fault
+):
+    """One step of the third epoch goes wrong, in one of the networks."""
+    run, calls = Backpropagation.run, []
+
+    def faulty(self, *args, **kwargs):
+        losses = run(self, *args, **kwargs)
+        calls.append(None)
+        if len(calls) == 10:
+            if spoiled == "losses":
+                losses[1] = fault
+            elif spoiled == "gradient":
+                trainer.parameters.gradient[1] = fault
+            else:
+                trainer.parameters.values[1] = fault
+        return losses
+
+    def noting(*args, lr, **kwargs):
+        rates.append(lr)
+        adam(*args, lr=lr, **kwargs)
+
+    trainer, rates = make_trainer(), []
+    monkeypatch.setattr(Backpropagation, "run", faulty)
+    monkeypatch.setattr(
+        _training,
+        "adam",
+        lambda *args, lr, **kwargs: rates.append(lr) or adam(*args, lr=lr, **kwargs),
+    )
+    history = train(trainer, make_rows(), make_held_out(), offset=0.0)
+    assert len(history.losses) == 5
+    assert np.isfinite(history.losses).all()
+    assert values_of(trainer).isfinite().all()
+    # A gradient alone is dropped: no state is lost with it.
+    is_undone = spoiled != "gradient"
+    assert trainer.n_rollbacks == is_undone
+    assert len(rates) == 20 + 4 * is_undone
+    expected = [1e-2 * 0.5 * (1 + np.cos(np.pi * i / 20)) for i in range(20)]
+    assert_allclose(rates[-8:], np.array(expected[-8:]) * 0.25**is_undone)
+
+
+def test_an_undone_epoch_leaves_no_trace():
+    trainer, rows = make_trainer(shuffle=False, learning_rate="constant"), make_rows()
+    twin = make_trainer(shuffle=False, learning_rate="constant")
+    trainer.advance(rows, 0)
+    twin.advance(rows, 0)
+    poisoned = MemberRows(rows.X, rows.y * float("nan"), rows.index, rows.weight)
+    assert trainer.advance(poisoned, 1) is None
+    assert torch.equal(values_of(trainer), values_of(twin))
+    for ours, theirs in zip(
+        trainer.moments().values(), twin.moments().values(), strict=True
+    ):
+        assert_array_equal(ours, theirs)
 
 
 def test_without_validation_the_last_weights_are_kept():
