@@ -198,7 +198,7 @@ class MixtureHead(nn.Module):
         minus_weights, minus_r = both.unbind()
         by_logits, *by_others = by_numbers
         torch.sub(minus_r, minus_weights, out=by_logits)
-        self.differentiate(minus_r.unsqueeze(2), residuals, saved, *spread, *by_others)
+        self.differentiate(minus_r.unsqueeze(2), residuals, saved, spread, by_others)
         return nll.add_(0.5 * self.n_outputs * _mixture.LOG_2PI).mul_(weight)
 
     @abstractmethod
@@ -221,13 +221,11 @@ class MixtureHead(nn.Module):
         minus_r: Tensor,
         residuals: Tensor,
         saved: tuple[Tensor, ...],
-        log_precision: Tensor,
-        entries: Tensor,
-        by_means: Tensor,
-        by_log_precision: Tensor,
-        by_entries: Tensor,
+        spread: list[Tensor],
+        by_others: list[Tensor],
     ) -> None:
-        """Write the gradient of -sum_k R_k log p_k, for -R (M, K, 1, n), into by_..."""
+        """Write the gradient of -sum_k R_k log p_k, given -R (M, K, 1, n), in all but
+        the logits: means, log-diagonal and the other numbers."""
 
     @abstractmethod
     def numbers_of(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
@@ -363,12 +361,11 @@ class CholeskyHead(MixtureHead):
         minus_r: Tensor,
         residuals: Tensor,
         saved: tuple[Tensor, ...],
-        log_precision: Tensor,
-        entries: Tensor,
-        by_means: Tensor,
-        by_log_precision: Tensor,
-        by_entries: Tensor,
+        spread: list[Tensor],
+        by_others: list[Tensor],
     ) -> None:
+        log_precision, entries = spread
+        by_means, by_log_precision, by_entries = by_others
         u, z, squares, slope = saved
         s = torch.mul(z.mul_(u), minus_r, out=by_means)
         if entries.shape[2]:
@@ -463,12 +460,11 @@ class LowRankHead(MixtureHead):
         minus_r: Tensor,
         residuals: Tensor,
         saved: tuple[Tensor, ...],
-        log_precision: Tensor,
-        entries: Tensor,
-        by_means: Tensor,
-        by_log_precision: Tensor,
-        by_entries: Tensor,
+        spread: list[Tensor],
+        by_others: list[Tensor],
     ) -> None:
+        log_precision, entries = spread
+        by_means, by_log_precision, by_entries = by_others
         u, e, s, x, inverse, slope = saved
         shared = s * minus_r
         torch.mul(shared, u, out=by_means)
