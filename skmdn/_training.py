@@ -148,7 +148,6 @@ class FlatParameters:
         self.views = matrices + others
         self.values = torch.cat([p.detach().flatten(1) for p in self.views], dim=1)
         self.gradient = torch.zeros_like(self.values)
-        self.values.grad = self.gradient
         self.matrices = self.values[:, : sum(p[0].numel() for p in matrices)]
         start = 0
         for parameter in self.views:
