@@ -726,8 +726,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         self, rows: UsedRows, generator: torch.Generator
     ) -> MixtureDensityNetwork:
         """Fix the scaling, and build networks that start as the mixture of y alone."""
-        y_scaling = Scaling.of(rows.y, rows.weight, np.arange(len(rows.y)))
-        self.X_mean_, self.X_scale_ = Scaling.of(rows.X, rows.weight, rows.positions)
+        y_scaling = Scaling.of("y", rows.y, rows.weight, np.arange(len(rows.y)))
+        self.X_mean_, self.X_scale_ = Scaling.of(
+            "X", rows.X, rows.weight, rows.positions
+        )
         self.y_mean_, self.y_scale_ = y_scaling
         self._structure = self._network_parameters(_auto_n_components(len(rows.y)))
         self.n_components_ = self._structure["n_components"]

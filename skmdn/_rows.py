@@ -36,6 +36,9 @@ __all__ = [
 MIN_FOLDS = 4
 MAX_FOLDS = 8
 
+# Spread of a column whose square, and that of its inverse, are far from overflow.
+LARGEST_REACH = 1e150
+
 
 class WeightedRows(NamedTuple):
     """Rows of X (n, n_features), dense or CSR, of y (n, d), and their weights (n,)."""
@@ -139,18 +142,36 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(
-        cls, X: Any, weight: NDArray[np.float64], index: NDArray[np.intp]
+        cls, name: str, X: Any, weight: NDArray[np.float64], index: NDArray[np.intp]
     ) -> Scaling:
         """Weighted mean and standard deviation of the rows of an index.
 
         Weights are those of the index; constant columns get scale one.
+
+        Raises
+        ------
+        ValueError
+            If the spread of a column cannot be squared in float64; it names X or y.
         """
         # Sums are taken of differences from a row: exact where a column is constant.
         origin = as_dense(X[index[:1]]).astype(np.float64)
         share = weight / weight.sum()
-        mean = origin[0] + sum(
-            share[part] @ (block - origin) for part, block in dense_blocks(X, index)
-        )
+        shift, reach = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            for part, block in dense_blocks(X, index):
+                block -= origin
+                shift += share[part] @ block
+                reach = np.maximum(reach, np.abs(block).max(axis=0))
+        if (
+            (reach > LARGEST_REACH) | ((reach > 0) & (reach < 1 / LARGEST_REACH))
+        ).any():
+            worst = reach[np.argmax(np.abs(np.log(np.where(reach > 0, reach, 1.0))))]
+            raise ValueError(
+                f"{name} must spread over less than {LARGEST_REACH:.0g} and, where it "
+                f"is not constant, over more than {1 / LARGEST_REACH:.0g} in each "
+                f"column, got {worst:.3g}. Change its unit."
+            )
+        mean = origin[0] + shift
         variance = sum(
             share[part] @ (block - mean) ** 2 for part, block in dense_blocks(X, index)
         )

@@ -118,7 +118,7 @@ def test_every_row_counts():
 
 
 def scaling_of(X, weight):
-    return Scaling.of(X, weight, np.arange(len(X)))
+    return Scaling.of("X", X, weight, np.arange(len(X)))
 
 
 @pytest.mark.parametrize("store", [np.asarray, csr_array])
@@ -128,7 +128,7 @@ def test_scaling_is_that_of_standard_scaler(store, monkeypatch):
     X = rng.normal(5, 3, size=(50, 3))
     index, weight = rng.permutation(50)[:40], rng.uniform(size=40)
     scaler = StandardScaler().fit(X[index], sample_weight=weight)
-    scaling = Scaling.of(store(X), weight, index)
+    scaling = Scaling.of("X", store(X), weight, index)
     assert_allclose(scaling.mean, scaler.mean_)
     assert_allclose(scaling.scale, scaler.scale_)
     expected = scaler.transform(X[index])
@@ -150,8 +150,17 @@ def test_constant_columns_become_zero(value):
     assert_allclose(scaling.apply(X), 0, atol=1e-3)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("scale", [1e-140, 1e-30, 1e30, 1e140])
 def test_scaling_survives_extreme_units(scale):
     X = scale * np.random.RandomState(0).normal(size=(50, 1))
     scaled = scaling_of(X, np.ones(50)).apply(X)
     assert_allclose(scaled.std(correction=0), 1, rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200, 1.7e308])
+def test_a_spread_that_cannot_be_squared_is_refused(scale):
+    X = np.column_stack([np.arange(4.0), [-scale, scale, 0.0, 0.0]])
+    with pytest.raises(
+        ValueError, match=r"X must spread .* got .*e[+-]\d+\. Change|inf"
+    ):
+        scaling_of(X, np.ones(4))

@@ -1,0 +1,151 @@
+"""Hostile data: a finite, proper density, or an error that says what to do."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import integrate
+from sklearn.exceptions import ConvergenceWarning
+
+from skmdn import MDNRegressor
+
+N = 60
+RNG = np.random.RandomState(0)
+X = RNG.normal(size=(N, 3))
+Y = X[:, 0] + 0.3 * RNG.normal(size=N)
+
+
+def spoiled(array, row, value):
+    array = array.copy()
+    array[row] = value
+    return array
+
+
+CASES = {
+    "constant y": (X, np.full(N, 3.0)),
+    "nearly constant y": (X, 3 + 1e-13 * Y),
+    "duplicated rows": (np.repeat(X[:6], 10, axis=0), np.repeat(Y[:6], 10)),
+    "tiny y": (X, 1e-30 * Y),
+    "huge y": (X, 1e30 * Y),
+    "tiny X": (1e-30 * X, Y),
+    "huge X": (1e30 * X, Y),
+    "offset y": (X, Y + 1e12),
+    "offset X": (X + 1e12, Y),
+    "outlier in y": (X, spoiled(Y, 0, 1e9)),
+    "outlier in X": (spoiled(X, 0, 1e9), Y),
+    "Cauchy y": (X, RNG.standard_cauchy(N)),
+    "Cauchy X": (RNG.standard_cauchy((N, 3)), Y),
+    "more columns than rows": (RNG.normal(size=(50, 500)), RNG.normal(size=50)),
+    "constant and duplicate columns": (np.column_stack([X, np.ones(N), X]), Y),
+    "boolean X": (X > 0, Y),
+    "integer X": ((10 * X).astype(int), Y),
+    "half precision": (X.astype(np.float16), Y.astype(np.float16)),
+    "single precision": (X.astype(np.float32), Y.astype(np.float32)),
+    "object arrays": (X.astype(object), Y.astype(object)),
+    "Fortran order": (np.asfortranarray(X), Y),
+    "strided views": (np.repeat(X, 2, axis=1)[:, ::2], np.repeat(Y, 2)[::2]),
+    "lists": (X.tolist(), Y.tolist()),
+}
+WEIGHTS = {
+    "zeros": np.arange(N) % 2.0,
+    "twelve orders of magnitude": 10.0 ** RNG.uniform(-6, 6, size=N),
+    "tiny": np.full(N, 1e-300),
+    "huge": np.full(N, 1e300),
+}
+
+
+def fit(X, y, sample_weight=None, **options):
+    options = {"n_components": 3, "n_estimators": 4, "max_iter": 20} | options
+    mdn = MDNRegressor(
+        hidden_layer_sizes=(16,), random_state=0, device="cpu", **options
+    )
+    return mdn.fit(X, y, sample_weight)
+
+
+def check_proper(mdn, X, y):
+    """Everything is finite, and the first density has the mass of one."""
+    mean, std = mdn.predict(X, return_std=True)
+    values = [mean, std, mdn.score_samples(X, y), mdn.score_samples(X)]
+    for value in [*values, mdn.loss_curve_, mdn.oof_log_density_]:
+        assert np.isfinite(value).all()
+    assert (std > 0).all()
+    assert_allclose(mass_of(mdn.predict_density(X[:1])), 1, rtol=1e-5)
+
+
+def mass_of(density):
+    """Mass of one density, by quadrature between the edges of all components."""
+    steps = np.linspace(-10, 10, 41)
+    edges = density.means[0] + steps[:, None] / density.precision_factors[0]
+    edges = np.unique(edges)
+    if np.diff(edges).min() < 1e3 * np.spacing(np.abs(edges).max()):
+        # Too few numbers lie between the edges for a sum over them.
+        return (density.cdf(edges[-1]) - density.cdf(edges[0]))[0]
+    return sum(
+        integrate.fixed_quad(lambda t: density.pdf(t[:, None])[:, 0], *pair, n=8)[0]
+        for pair in pairwise(edges)
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hostile_rows(case):
+    X, y = CASES[case]
+    check_proper(fit(X, y), X, y)
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_hostile_weights(case):
+    check_proper(fit(X, Y, WEIGHTS[case]), X, Y)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_handful_of_rows_warns_and_fits(n):
+    with pytest.warns(UserWarning, match=f"{n} distinct rows are too few"):
+        mdn = fit(X[:n], Y[:n])
+    assert np.isfinite(mdn.score_samples(X, Y)).all()
+
+
+def test_read_only_rows():
+    X_fixed, Y_fixed = X.copy(), Y.copy()
+    X_fixed.flags.writeable = Y_fixed.flags.writeable = False
+    check_proper(fit(X_fixed, Y_fixed), X_fixed, Y_fixed)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "low_rank", "tied"])
+@pytest.mark.parametrize("second", [np.ones(N), Y], ids=["constant", "the same"])
+def test_hostile_second_outputs(covariance_type, second):
+    y = np.column_stack([Y, second])
+    mdn = fit(X, y, covariance_type=covariance_type)
+    assert np.isfinite(mdn.score_samples(X, y)).all()
+    assert np.isfinite(mdn.predict(X, return_cov=True)[1]).all()
+
+
+def test_a_learning_rate_beyond_reason_warns_and_leaves_a_finite_model():
+    with pytest.warns(ConvergenceWarning, match="Training diverged"):
+        mdn = fit(X, Y, learning_rate_init=1e3, max_grad_norm=None)
+    check_proper(mdn, X, Y)
+
+
+def test_without_a_floor_spikes_stay_finite():
+    y = np.round(Y)
+    mdn = fit(X, y, reg_covar=0.0, max_iter=200)
+    assert np.isfinite(mdn.score_samples(X, y)).all()
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+@pytest.mark.parametrize("name", ["X", "y"])
+def test_units_that_overflow_are_refused(name, scale):
+    rows = {"X": X, "y": Y}
+    rows[name] = rows[name] * scale
+    with pytest.raises(ValueError, match=f"{name} must spread over .* Change its unit"):
+        fit(**rows)
+
+
+@pytest.mark.parametrize("factor", [10, 1e3, 1e9])
+def test_far_outside_predictions_are_finite_and_no_more_certain(factor):
+    mdn = fit(X, Y)
+    inside = mdn.predict(X, return_std=True)[1].mean()
+    mean, std = mdn.predict(factor * X, return_std=True)
+    assert np.isfinite(mean).all()
+    assert np.abs(mean).max() < 10 * np.abs(Y).max()
+    assert std.mean() > inside
