@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +42,6 @@ def global_state_is_untouched():
             "dtype": torch.get_default_dtype(),
             "threads": torch.get_num_threads(),
             "grad": torch.is_grad_enabled(),
-            "warnings": list(warnings.filters),
         }
 
     before = state()

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -387,6 +388,15 @@ def test_random_state_instance_is_advanced():
     first = quick(random_state=rng, max_iter=2).fit(X, y)
     second = quick(random_state=rng, max_iter=2).fit(X, y)
     assert not np.array_equal(first.predict(X), second.predict(X))
+
+
+def test_fit_and_sample_leave_warning_filters_alone():
+    # The guard of all tests cannot watch them: torch adds some at lazy imports.
+    X, y = linear_data()
+    mdn = quick(max_iter=2).fit(X, y)  # imports are done
+    before = list(warnings.filters)
+    mdn.fit(X, y).sample(X)
+    assert list(warnings.filters) == before
 
 
 # -- continuing ------------------------------------------------------------------
