@@ -26,6 +26,7 @@ from skmdn._arrays import (
     make_seed,
     resolve_device,
     to_numpy,
+    to_tensor,
 )
 from skmdn._calibration import Calibration
 from skmdn._checks import as_targets, as_weights, as_widths, output_names
@@ -836,7 +837,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             if sparse.issparse(rows.X)
             else X_scaling.tensor(rows.X, rows.positions, dtype, device)
         )
-        return X, y, torch.from_numpy(rows.weight)
+        return X, y, to_tensor(rows.weight)
 
     # -- what a fit leaves behind ------------------------------------------------
 

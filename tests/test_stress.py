@@ -106,9 +106,13 @@ def test_a_handful_of_rows_warns_and_fits(n):
 
 
 def test_read_only_rows():
-    X_fixed, Y_fixed = X.copy(), Y.copy()
-    X_fixed.flags.writeable = Y_fixed.flags.writeable = False
-    check_proper(fit(X_fixed, Y_fixed), X_fixed, Y_fixed)
+    X_fixed, Y_fixed, weight = X.copy(), Y.copy(), np.ones(N)
+    for array in (X_fixed, Y_fixed, weight):
+        array.flags.writeable = False
+    check_proper(fit(X_fixed, Y_fixed, weight), X_fixed, Y_fixed)
+    quick = MDNRegressor(2, n_estimators=1, max_iter=2, random_state=0, device="cpu")
+    rows = {"X_val": X_fixed, "y_val": Y_fixed, "sample_weight_val": weight}
+    assert quick.fit(X_fixed, Y_fixed, weight, **rows).n_iter_ == 2
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "low_rank", "tied"])
