@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import platform
 import resource
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import scipy
 import torch
+from _timing import time_in_turn
 from scipy import stats
 
 import skmdn
@@ -44,19 +43,6 @@ def main() -> None:
     time_sampling(options.rows, options.repeats, with_peers=options.peers)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of this process: {peak:.0f} MiB")
-
-
-def time_in_turn(
-    tasks: dict[str, Callable[[], object]], repeats: int
-) -> dict[str, float]:
-    """Median seconds of each task; the tasks take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(repeats):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def time_queries(n_rows: int, repeats: int) -> None:

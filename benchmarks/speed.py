@@ -16,7 +16,6 @@ import argparse
 import io
 import multiprocessing
 import platform
-import statistics
 import tempfile
 import time
 import warnings
@@ -28,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import sklearn
 import torch
+from _timing import time_in_turn
 from sklearn.neural_network import MLPRegressor
 from torch import Tensor, distributions, nn
 
@@ -64,20 +64,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, part in PARTS.items():
         if options.only in (None, name):
             part(options)
-
-
-def time_in_turn(
-    tasks: dict[str, Callable[[], object]], repeats: int
-) -> dict[str, float]:
-    """Median seconds of each task; the tasks take turns, after one to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for repeat in range(repeats + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def make_trainer(batch_size: int, **network_options) -> Trainer:

@@ -27,6 +27,12 @@ def global_state_is_untouched():
     torch.set_rng_state(state)
 
 
+@pytest.fixture(autouse=True)
+def neighbours_are_found(monkeypatch):
+    """A script finds what lies in its folder."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
 def load(name):
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
