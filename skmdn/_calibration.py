@@ -66,11 +66,10 @@ def pool_by_fold(log_densities: Tensor, n_folds: int) -> Tensor:
     Members of a fold hold out the same rows.
     """
     n_members = len(log_densities)
-    if n_folds == 1:
-        return log_densities.logsumexp(0, keepdim=True) - math.log(n_members)
-    n_missing = -n_members % n_folds
-    padding = log_densities.new_full((n_missing, *log_densities.shape[1:]), -math.inf)
-    grouped = torch.cat([log_densities, padding]).unflatten(0, (-1, n_folds))
+    if n_missing := -n_members % n_folds:
+        padding = log_densities.new_full((n_missing, log_densities.shape[1]), -math.inf)
+        log_densities = torch.cat([log_densities, padding])
+    grouped = log_densities.unflatten(0, (-1, n_folds))
     n_pooled = folds_of(n_members, n_folds).bincount().to(grouped)
     return grouped.logsumexp(0) - n_pooled.log()[:, None]
 

@@ -61,7 +61,6 @@ class Backpropagation:
 
     def __init__(self, network: MixtureDensityNetwork, n_rows: int) -> None:
         self.network = network
-        self.n_rows = n_rows
         self.embedding = (
             None if network.embedding is None else Embedding(network.embedding, n_rows)
         )

@@ -30,7 +30,7 @@ from skmdn._arrays import (
 )
 from skmdn._calibration import Calibration
 from skmdn._checks import as_targets, as_weights, as_widths, output_names
-from skmdn._head import COVARIANCE_TYPES
+from skmdn._covariance import COVARIANCE_TYPES
 from skmdn._inference import (
     Predictor,
     log_density_held_out,

@@ -88,9 +88,11 @@ class MemberRows:
     def of(
         cls, X: Tensor | LazyRows, y: Tensor, weight: Tensor, subset: Subset
     ) -> MemberRows:
-        weights = [
-            _mean_one(weight[rows] * n, y) for rows, n in zip(*subset, strict=True)
-        ]
+        # List by list: all at once would take float64 room for every network.
+        weights = []
+        for rows, counts in zip(*subset, strict=True):
+            used = weight[rows] * counts
+            weights.append((used * (len(used) / used.sum())).to(y))
         return cls(X, y, subset.rows.to(y.device), torch.stack(weights))
 
     def batches(
@@ -112,10 +114,6 @@ class MemberRows:
             yield from zip(
                 *(part.split(sizes, dim=1) for part in (X, y, weight)), strict=True
             )
-
-
-def _mean_one(weight: Tensor, like: Tensor) -> Tensor:
-    return (weight * (len(weight) / weight.sum())).to(like)
 
 
 @dataclass

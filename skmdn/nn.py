@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from skmdn import _mixture
 from skmdn._calibration import Terms
-from skmdn._head import MemberLinear, make_head
+from skmdn._covariance import make_head
+from skmdn._head import MemberLinear
 from skmdn._mixture import Mixture
 
 __all__ = [

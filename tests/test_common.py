@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from skmdn import MDNRegressor
-from skmdn._head import COVARIANCE_TYPES
+from skmdn._covariance import COVARIANCE_TYPES
 
 MATRIX = [
     MDNRegressor(2, covariance_type=kind, n_estimators=n_estimators, max_iter=5)

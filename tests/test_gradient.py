@@ -4,8 +4,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from skmdn._covariance import COVARIANCE_TYPES
 from skmdn._gradient import ACTIVATIONS_IN_PLACE, Backpropagation
-from skmdn._head import COVARIANCE_TYPES
 from skmdn.nn import (
     ACTIVATIONS,
     MixtureDensityNetwork,

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from skmdn import _mixture
 from skmdn._calibration import Calibration
-from skmdn._head import COVARIANCE_TYPES
+from skmdn._covariance import COVARIANCE_TYPES
 from skmdn.nn import (
     MixtureDensityNetwork,
     PeriodicEmbedding,

@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 
 from skmdn import MDNRegressor, MixtureDensity, _training
-from skmdn._head import COVARIANCE_TYPES
+from skmdn._covariance import COVARIANCE_TYPES
 from skmdn._regressor import (
     _auto_batch_size,
     _auto_max_iter,
