@@ -12,18 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skmdn import _mixture
-from skmdn._arrays import row_chunks, to_numpy, to_tensor
+from skmdn._arrays import row_chunks, to_tensor
 from skmdn._calibration import pool_by_fold
 from skmdn._mixture import Mixture
 from skmdn._rows import LazyRows, Scaling, Subset, as_dense, folds_of, take_rows
 from skmdn.nn import MixtureDensityNetwork, pool
 
-__all__ = [
-    "Predictor",
-    "log_density_held_out",
-    "network_from_arrays",
-    "network_to_arrays",
-]
+__all__ = ["Predictor", "log_density_held_out"]
 
 # Rows of each network's fold in one pass.
 HELD_OUT_ROWS = 4096
@@ -119,17 +114,3 @@ def log_density_held_out(
         pooled = pool_by_fold(terms.log_density(y.shape[1]), n_folds)
         log_density[rows[counts]] = pooled[counts]
     return log_density
-
-
-def network_to_arrays(network: MixtureDensityNetwork) -> dict[str, NDArray]:
-    """Parameters by name."""
-    return {name: to_numpy(p) for name, p in network.state_dict().items()}
-
-
-def network_from_arrays(
-    structure: dict[str, Any], arrays: dict[str, NDArray]
-) -> MixtureDensityNetwork:
-    """Rebuild a network; arrays are copied, so they may be read-only memory maps."""
-    network = MixtureDensityNetwork(**structure).to(torch.float64).eval()
-    network.load_state_dict({name: to_tensor(array) for name, array in arrays.items()})
-    return network

@@ -31,13 +31,14 @@ from skmdn._arrays import (
 from skmdn._calibration import Calibration
 from skmdn._checks import as_targets, as_weights, as_widths, output_names
 from skmdn._covariance import COVARIANCE_TYPES
-from skmdn._inference import (
-    Predictor,
-    log_density_held_out,
+from skmdn._inference import Predictor, log_density_held_out
+from skmdn._mixture import Mixture
+from skmdn._persistence import (
     network_from_arrays,
     network_to_arrays,
+    seal,
+    unseal,
 )
-from skmdn._mixture import Mixture
 from skmdn._rows import (
     Distinct,
     LazyRows,
@@ -895,7 +896,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         if len(unused):
             values[~is_used] = self.score_samples(given.X[unused], given.y[unused])
         self.oof_log_density_ = values[distinct.number]
-        self.oof_score_ = np.average(self.oof_log_density_, weights=given.weight)
+        self.oof_score_ = float(np.average(self.oof_log_density_, weights=given.weight))
 
     # -- predicting in chunks ----------------------------------------------------
 
@@ -922,10 +923,10 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         state = dict(super().__getstate__())
         if "network_" in state:
             state["network_"] = network_to_arrays(state["network_"])
-        return state
+        return seal(state)
 
     def __setstate__(self, state):
-        state = dict(state)
+        state = unseal(type(self).__name__, state)
         if "network_" in state:
             state["network_"] = network_from_arrays(
                 state["_structure"], state["network_"]

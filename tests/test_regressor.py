@@ -1,10 +1,8 @@
 """MDNRegressor: what it learns, and how it behaves."""
 
-import copy
 import pickle
 import warnings
 
-import joblib
 import numpy as np
 import pytest
 import torch
@@ -450,47 +448,6 @@ def test_partial_fit_checks_the_width_of_y():
 
 
 # -- scikit-learn's manners ------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "restore",
-    [lambda m: pickle.loads(pickle.dumps(m)), copy.copy, copy.deepcopy],
-    ids=["pickle", "copy", "deepcopy"],
-)
-def test_copies_predict_the_same(restore):
-    X, y = linear_data()
-    mdn = quick(n_estimators=4).fit(X, y)
-    copied = restore(mdn)
-    assert_array_equal(copied.predict(X), mdn.predict(X))
-    assert_array_equal(copied.oof_log_density_, mdn.oof_log_density_)
-
-
-@pytest.mark.parametrize("mmap_mode", [None, "r"])
-def test_joblib_round_trip(tmp_path, mmap_mode):
-    X, y = linear_data()
-    mdn = quick().fit(X, y)
-    joblib.dump(mdn, tmp_path / "mdn.joblib")
-    restored = joblib.load(tmp_path / "mdn.joblib", mmap_mode=mmap_mode)
-    assert_array_equal(restored.predict(X), mdn.predict(X))
-    restored.partial_fit(X, y)
-
-
-def test_state_is_arrays_and_builtins():
-    X, y = linear_data()
-    mdn = quick(n_estimators=4).fit(X, y).partial_fit(X, y)
-
-    def leaves(item):
-        if isinstance(item, dict):
-            for value in item.values():
-                yield from leaves(value)
-        elif isinstance(item, (tuple, list)):
-            for value in item:
-                yield from leaves(value)
-        else:
-            yield item
-
-    kinds = {type(leaf) for leaf in leaves(mdn.__getstate__())}
-    assert kinds <= {int, float, str, bool, type(None), np.ndarray, np.float64}
 
 
 def test_clone_and_set_params():
