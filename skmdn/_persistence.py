@@ -13,18 +13,28 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 
 from skmdn._arrays import to_numpy, to_tensor
 from skmdn._version import __version__
 from skmdn.nn import MixtureDensityNetwork
 
-__all__ = ["digest", "network_from_arrays", "network_to_arrays", "seal", "unseal"]
+__all__ = [
+    "digest",
+    "network_from_arrays",
+    "network_to_arrays",
+    "seal",
+    "unseal",
+]
 
 # Raised by one whenever stored states change their form; `unseal` then brings older
 # ones up to date, and tests/models keeps one of each.
 STATE_VERSION = 1
 
 SEAL = "_seal"
+
+# Numbers of an array that are digested at once.
+BLOCK_NUMBERS = 2**16
 
 
 def seal(state: dict[str, Any]) -> dict[str, Any]:
@@ -96,9 +106,19 @@ def _encoded(item: Any) -> Iterator[bytes]:
             yield from _encoded(part)
     elif isinstance(item, np.ndarray) and item.dtype != object:
         yield f"{item.dtype.str}{item.shape}".encode()
-        yield item.tobytes()
+        # Block by block: rows may be a memory map larger than the memory.
+        for block in np.nditer(
+            item,
+            flags=["external_loop", "buffered", "zerosize_ok"],
+            order="C",
+            buffersize=BLOCK_NUMBERS,
+        ):
+            yield np.asarray(block).tobytes()
     elif isinstance(item, np.ndarray):
         yield from _encoded(item.tolist())
+    elif sparse.issparse(item):
+        rows = item.tocsr()
+        yield from _encoded([rows.shape, rows.data, rows.indices, rows.indptr])
     elif isinstance(item, np.generic):
         yield from _encoded(item.item())
     elif isinstance(item, (str, bytes, int, float, type(None))):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -30,10 +34,12 @@ from skmdn._arrays import (
 )
 from skmdn._calibration import Calibration
 from skmdn._checks import as_targets, as_weights, as_widths, output_names
+from skmdn._compat import CallbackSupportMixin
 from skmdn._covariance import COVARIANCE_TYPES
 from skmdn._inference import Predictor, log_density_held_out
 from skmdn._mixture import Mixture
 from skmdn._persistence import (
+    digest,
     network_from_arrays,
     network_to_arrays,
     seal,
@@ -51,14 +57,22 @@ from skmdn._rows import (
     hold_out,
     merge_rows,
 )
+from skmdn._schedule import (
+    auto_batch_size,
+    auto_max_iter,
+    auto_n_components,
+    auto_n_iter_no_change,
+)
 from skmdn._start import unconditional_mixtures
 from skmdn._training import (
     LEARNING_RATES,
+    FlatParameters,
     HeldOut,
     History,
     MemberRows,
     Moments,
     Trainer,
+    Training,
     TrainingSettings,
     train,
     warn_of_divergence,
@@ -77,39 +91,11 @@ FLOATS = (np.float64, np.float32)
 HELD_OUT_ATTRIBUTES = ("validation_scores_", "best_validation_score_")
 OUT_OF_FOLD_ATTRIBUTES = ("oof_log_density_", "oof_score_")
 
-# The schedule that `batch_size`, `max_iter` and `n_iter_no_change` stand for where
-# they are "auto" (docs/quality.md says how it was chosen). What counts is the number
-# of steps, until there are more rows than that many batches hold.
-SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 512, 32
-STEPS, FEWEST_EPOCHS, MOST_EPOCHS, PATIENT_SHARE = 3000, 20, 400, 1 / 3
-
-# Rows for each component where `n_components` is "auto", and its bounds.
-ROWS_PER_COMPONENT = 2000
-FEWEST_COMPONENTS, MOST_COMPONENTS = 5, 16
-
 # So many rows for each distinct value invite spikes on the values.
 ROWS_PER_VALUE = 20
 
 
-def _auto_n_components(n_rows: int) -> int:
-    """Many rows can tell many components apart."""
-    n_components = round(n_rows / ROWS_PER_COMPONENT)
-    return min(max(n_components, FEWEST_COMPONENTS), MOST_COMPONENTS)
-
-
-def _auto_batch_size(n_rows: int) -> int:
-    """Power of two near a fixed share of the rows, within bounds."""
-    size = 2 ** round(np.log2(max(1, n_rows / BATCHES_PER_EPOCH)))
-    return int(np.clip(size, SMALLEST_BATCH, LARGEST_BATCH))
-
-
-def _auto_max_iter(n_rows: int, batch_size: int) -> int:
-    """Epochs that make a fixed number of steps, within bounds."""
-    n_epochs = round(STEPS / math.ceil(n_rows / batch_size))
-    return min(max(n_epochs, FEWEST_EPOCHS), MOST_EPOCHS)
-
-
-class MDNRegressor(RegressorMixin, BaseEstimator):
+class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """Mixture density network: estimates the density p(y given x).
 
     Several networks are trained together, each on its own fold, and predict one
@@ -225,6 +211,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     See Also
     --------
     MixtureDensity : What `predict_density` returns.
+    skmdn.callbacks.Checkpoint : Let a long fit survive its process.
     sklearn.neural_network.MLPRegressor : Point predictions of a network.
     sklearn.mixture.GaussianMixture : Density estimation without features.
 
@@ -415,10 +402,16 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         is_continued = self.warm_start and hasattr(self, "network_")
         if not is_continued:
             self._seed = make_seed(self.random_state)
-        # A continued fit draws the same folds again, so that nothing leaks.
-        generator = make_generator(self._seed)
         distinct = merge_rows(given)
         used = UsedRows.of(given, distinct)
+        settings = self._settings(len(used.y))
+        data = {"X": given.X, "y": self._as_y(given.y)}
+        if sample_weight is not None:
+            data["metadata"] = {"sample_weight": given.weight}
+        task = self._init_callback_context(max_subtasks=settings.max_iter)
+        task.call_on_fit_task_begin(estimator=self, **data)
+        # A continued fit draws the same folds again, so that nothing leaks.
+        generator = make_generator(self._seed)
         folds = None
         if self.early_stopping and validation is None:
             folds = self._hold_out(len(used.y), generator)
@@ -428,13 +421,22 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             else self._new_network(used, generator)
         )
         self._warn_of_ties(used.y)
-        trainer = self._trainer(network, generator, len(used.y))
+        trainer = self._trainer(network, settings, generator)
         rows, held_out = self._split(used, validation, folds, trainer.device)
-        history = train(trainer, rows, held_out, self._scalings()[1].log_scale)
+        training = Training(
+            trainer,
+            rows,
+            held_out,
+            self._scalings()[1].log_scale,
+            partial(self._identity, given, validation, is_continued, trainer.device),
+        )
+        history = self._run(training, task, data)
         calibrations = None if held_out is None else held_out.calibrations(network)
         self._set_fitted(network, history)
         if calibrations is not None:
             self._calibrate(*calibrations, given, distinct, used, folds)
+        if not training.is_interrupted:
+            task.call_on_fit_task_end(estimator=self, **data)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -468,13 +470,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         network = (
             self._new_network(used, generator) if is_first else self._copied_network()
         )
-        trainer = self._trainer(
-            network,
-            generator,
-            len(used.y),
-            learning_rate="constant",
-            moments=getattr(self, "_moments", None),
-        )
+        settings = replace(self._settings(len(used.y)), learning_rate="constant")
+        moments = getattr(self, "_moments", None)
+        trainer = self._trainer(network, settings, generator, moments)
         rows, _ = self._split(used, None, None, trainer.device)
         loss = trainer.advance(rows, n_seen)
         if loss is None:
@@ -519,8 +517,8 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             return tuple(map(np.concatenate, moments))
         if return_std:
             mean, variance = predictor.means_and_variances(X)
-            return self._as_y(mean), self._as_y(variance.sqrt())
-        return self._as_y(predictor.means(X))
+            return self._as_y(mean.numpy()), self._as_y(variance.sqrt().numpy())
+        return self._as_y(predictor.means(X).numpy())
 
     def predict_density(self, X, y=None):
         """Predict the conditional density, or its values.
@@ -733,7 +731,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             "X", rows.X, rows.weight, rows.positions
         )
         self.y_mean_, self.y_scale_ = y_scaling
-        self._structure = self._network_parameters(_auto_n_components(len(rows.y)))
+        self._structure = self._network_parameters(auto_n_components(len(rows.y)))
         self.n_components_ = self._structure["n_components"]
         network = MixtureDensityNetwork(**self._structure, generator=generator)
         network.head.start_at(
@@ -758,32 +756,25 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             )
         return deepcopy(self.network_)
 
-    def _trainer(
-        self,
-        network: MixtureDensityNetwork,
-        generator: torch.Generator,
-        n_rows: int,
-        *,
-        learning_rate: str | None = None,
-        moments: Moments | None = None,
-    ) -> Trainer:
+    def _settings(self, n_rows: int) -> TrainingSettings:
+        """Resolve the parameters that steer the training of so many distinct rows."""
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = _auto_batch_size(n_rows)
+            batch_size = auto_batch_size(n_rows)
         max_iter = self.max_iter
         if max_iter == "auto":
-            max_iter = _auto_max_iter(n_rows, batch_size)
+            max_iter = auto_max_iter(n_rows, batch_size)
         n_iter_no_change = self.n_iter_no_change
         if n_iter_no_change == "auto":
-            n_iter_no_change = math.ceil(PATIENT_SHARE * max_iter)
+            n_iter_no_change = auto_n_iter_no_change(max_iter)
         if self.warmup_iter >= max_iter:
             raise ValueError(
                 f"warmup_iter must be smaller than max_iter={max_iter}, got "
                 f"warmup_iter={self.warmup_iter}."
             )
-        settings = TrainingSettings(
+        return TrainingSettings(
             learning_rate_init=self.learning_rate_init,
-            learning_rate=learning_rate or self.learning_rate,
+            learning_rate=self.learning_rate,
             alpha=self.alpha,
             batch_size=batch_size,
             max_iter=max_iter,
@@ -796,6 +787,14 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             shuffle=self.shuffle,
             verbose=bool(self.verbose),
         )
+
+    def _trainer(
+        self,
+        network: MixtureDensityNetwork,
+        settings: TrainingSettings,
+        generator: torch.Generator,
+        moments: Moments | None = None,
+    ) -> Trainer:
         device = resolve_device(self.device, fitting=True)
         if device.type != "cpu":
             seed = int(torch.randint(2**62, (), generator=generator))
@@ -839,6 +838,55 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
             else X_scaling.tensor(rows.X, rows.positions, dtype, device)
         )
         return X, y, to_tensor(rows.weight)
+
+    # -- callbacks ---------------------------------------------------------------
+
+    def _run(self, training: Training, task: Any, data: dict[str, Any]) -> History:
+        """Train while callbacks watch; they find the training at the estimator."""
+        self._training = training
+        try:
+            return train(training, partial(self._epoch_task, task, data))
+        finally:
+            del self._training
+
+    @contextmanager
+    def _epoch_task(self, task: Any, data: dict[str, Any]) -> Iterator[None]:
+        """Tell the callbacks of an epoch; any of them may stop the training."""
+        hooks = data | {
+            "estimator": self,
+            "reconstruction_attributes": partial(self._as_if_stopped, self._training),
+        }
+        epoch = task.subcontext(task_name="epoch").call_on_fit_task_begin(**hooks)
+        yield
+        if epoch.call_on_fit_task_end(**hooks):
+            self._training.is_stopped = True
+
+    def _as_if_stopped(self, training: Training) -> dict[str, Any]:
+        """Fitted attributes as they would be if training had stopped by now."""
+        network = MixtureDensityNetwork(**self._structure)
+        FlatParameters(network).values.copy_(training.best.values)
+        if training.held_out is not None:
+            network.to(training.trainer.device)
+            _, calibration = training.held_out.calibrations(network)
+            network.double().head.calibrate_(calibration)
+        return {"network_": network.to("cpu", torch.float64).eval()}
+
+    def _identity(
+        self,
+        given: WeightedRows,
+        validation: WeightedRows | None,
+        is_continued: bool,
+        device: torch.device,
+    ) -> dict[str, str]:
+        """Digests of all that a fit is determined by, to tell it from others."""
+        inputs = self.get_params(deep=False) | {
+            "device": device.type,
+            "rows": given,
+            "validation rows": validation,
+            "networks": is_continued and network_to_arrays(self.network_),
+        }
+        del inputs["verbose"]
+        return {name: digest(item) for name, item in inputs.items()}
 
     # -- what a fit leaves behind ------------------------------------------------
 
@@ -907,10 +955,9 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
         device = resolve_device(self.device, fitting=False)
         return Predictor.on(device, self.network_, *self._scalings()), X
 
-    def _as_y(self, outputs: Tensor) -> NDArray[np.float64]:
+    def _as_y(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """As y was given to `fit`, with or without an output axis."""
-        array = outputs.numpy()
-        return array[:, 0] if self._y_ndim == 1 else array
+        return outputs[:, 0] if self._y_ndim == 1 else outputs
 
     def _density(self, mixture: Mixture) -> MixtureDensity:
         names = getattr(self, "output_names_", None)
@@ -921,6 +968,7 @@ class MDNRegressor(RegressorMixin, BaseEstimator):
     def __getstate__(self):
         """Replace the networks by arrays: a state of arrays and builtins only."""
         state = dict(super().__getstate__())
+        state.pop("_training", None)
         if "network_" in state:
             state["network_"] = network_to_arrays(state["network_"])
         return seal(state)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
@@ -20,10 +23,13 @@ from skmdn._rows import LazyRows, Subset, folds_of, take_rows
 from skmdn.nn import MixtureDensityNetwork
 
 __all__ = [
+    "LEARNING_RATES",
+    "FlatParameters",
     "HeldOut",
     "History",
     "MemberRows",
     "Trainer",
+    "Training",
     "TrainingSettings",
     "train",
     "warn_of_divergence",
@@ -182,13 +188,10 @@ class Trainer:
         self.backpropagations: dict[int, Backpropagation] = {}
         self.n_rollbacks = 0
         values = self.parameters.values
-        if moments is None:
-            self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
-            self.n_steps = torch.zeros((), device=self.device)
-        else:
-            self.mean, self.square, self.n_steps = (
-                torch.tensor(moments[name], device=self.device) for name in MOMENTS
-            )
+        self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
+        self.n_steps = torch.zeros((), device=self.device)
+        if moments is not None:
+            self.load_moments(moments)
 
     def moments(self) -> Moments:
         """State of the optimiser as arrays, from which a later one continues."""
@@ -197,6 +200,11 @@ class Trainer:
             name: moment.cpu().numpy()
             for name, moment in zip(MOMENTS, state, strict=True)
         }
+
+    def load_moments(self, moments: Moments) -> None:
+        state = self.mean, self.square, self.n_steps
+        for name, moment in zip(MOMENTS, state, strict=True):
+            moment.copy_(torch.from_numpy(moments[name]))
 
     @property
     def device(self) -> torch.device:
@@ -378,52 +386,135 @@ class Best:
         self.score = max(self.score, score)
 
 
-def train(
-    trainer: Trainer, rows: MemberRows, held_out: HeldOut | None, offset: float
-) -> History:
-    """Train until the score stops progressing; leave the best weights.
+class Training:
+    """A run of epochs: what it has reached so far, and whether it goes on.
 
     With held-out rows the score is their mean log-likelihood under the pooled and
     calibrated density of the members that held them out, and the best weights are
     kept, those before the first epoch included; without, it is minus the training
     loss, and the last weights are kept. `offset` turns losses into nats in the unit
-    of y.
+    of y. `identify` gives digests of what the run is determined by besides its state.
     """
-    settings, network = trainer.settings, trainer.network
-    values = trainer.parameters.values
-    calibration, score = Calibration(), -math.inf
-    if held_out is not None:
-        calibration, score = held_out.score(network, calibration)
-    best = Best(score, values)
-    history = History()
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        rows: MemberRows,
+        held_out: HeldOut | None,
+        offset: float,
+        identify: Callable[[], dict[str, str]] = dict,
+    ) -> None:
+        self.trainer = trainer
+        self.rows = rows
+        self.held_out = held_out
+        self.offset = offset
+        self.history = History()
+        self.calibration, score = Calibration(), -math.inf
+        if held_out is not None:
+            self.calibration, score = held_out.score(trainer.network, self.calibration)
+        self.best = Best(score, trainer.parameters.values)
+        self._identify = identify
+        self.is_stopped = False
+        self.is_interrupted = False
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """On request only, since it reads all rows."""
+        return self._identify()
+
+    @property
+    def n_epochs(self) -> int:
+        return len(self.history.losses)
+
+    @property
+    def is_over(self) -> bool:
+        settings = self.trainer.settings
+        return (
+            self.is_stopped
+            or self.n_epochs >= settings.max_iter
+            or self.best.stale >= settings.n_iter_no_change
+        )
+
+    def run_epoch(self) -> None:
+        """Train for one epoch, score it, and note the best weights."""
+        trainer, history, settings = self.trainer, self.history, self.trainer.settings
+        loss = trainer.advance(self.rows, self.n_epochs)
+        if loss is None:
+            self.is_stopped = True
+            warn_of_divergence(stacklevel=6)
+            return
+        score = -loss
+        if self.held_out is not None:
+            self.calibration, score = self.held_out.score(
+                trainer.network, self.calibration
+            )
+            history.scores.append(score - self.offset)
+        history.losses.append(loss + self.offset)
+        if settings.verbose:
+            print(history.progress())
+        if self.n_epochs > settings.warmup_iter:
+            self.best.update(
+                score,
+                trainer.parameters.values,
+                settings.tol,
+                keep_last=self.held_out is None,
+            )
+
+    def finish(self) -> History:
+        """Leave the best weights in the network."""
+        self.trainer.parameters.values.copy_(self.best.values)
+        self.history.best_score = self.best.score - self.offset
+        return self.history
+
+    def state(self) -> dict[str, NDArray]:
+        """All that changes from epoch to epoch, as copies."""
+        trainer, best, history = self.trainer, self.best, self.history
+        state = trainer.moments() | {
+            "values": trainer.parameters.values.cpu().numpy(),
+            "generator": trainer.generator.get_state().numpy(),
+            "n_rollbacks": trainer.n_rollbacks,
+            "calibration": self.calibration,
+            "best_values": best.values.cpu().numpy(),
+            "best_score": best.score,
+            "stale": best.stale,
+            "losses": history.losses,
+            "scores": history.scores,
+        }
+        return {name: np.array(item) for name, item in state.items()}
+
+    def load(self, state: dict[str, NDArray]) -> None:
+        """Go on from a `state`, to the bits that the run it is of would reach."""
+        trainer, best, history = self.trainer, self.best, self.history
+        trainer.load_moments(state)
+        trainer.parameters.values.copy_(torch.from_numpy(state["values"]))
+        trainer.generator.set_state(torch.from_numpy(state["generator"]))
+        trainer.n_rollbacks = int(state["n_rollbacks"])
+        self.calibration = Calibration(*state["calibration"].tolist())
+        best.values.copy_(torch.from_numpy(state["best_values"]))
+        best.score, best.stale = float(state["best_score"]), int(state["stale"])
+        history.losses = state["losses"].tolist()
+        history.scores = state["scores"].tolist()
+
+
+def train(
+    training: Training,
+    each_epoch: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> History:
+    """Run epochs until the training is over or interrupted; leave the best weights."""
     try:
-        for iteration in range(settings.max_iter):
-            loss = trainer.advance(rows, iteration)
-            if loss is None:
-                warn_of_divergence(stacklevel=4)
-                break
-            score = -loss
-            if held_out is not None:
-                calibration, score = held_out.score(network, calibration)
-                history.scores.append(score - offset)
-            history.losses.append(loss + offset)
-            if settings.verbose:
-                print(history.progress())
-            if iteration >= settings.warmup_iter:
-                best.update(score, values, settings.tol, keep_last=held_out is None)
-            if best.stale >= settings.n_iter_no_change:
-                break
-        else:
-            _warn_unless_annealed(settings)
+        while not training.is_over:
+            with each_epoch():
+                training.run_epoch()
     except KeyboardInterrupt:
+        training.is_interrupted = True
         warnings.warn(
             "Training was interrupted; the best weights so far are kept.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-    values.copy_(best.values)
-    history.best_score = best.score - offset
-    return history
+    else:
+        _warn_unless_annealed(training)
+    return training.finish()
 
 
 def warn_of_divergence(stacklevel: int) -> None:
@@ -436,12 +527,16 @@ def warn_of_divergence(stacklevel: int) -> None:
     )
 
 
-def _warn_unless_annealed(settings: TrainingSettings) -> None:
+def _warn_unless_annealed(training: Training) -> None:
     """A schedule that ends at zero has converged; a constant rate may not have."""
-    if LEARNING_RATES[settings.learning_rate](1.0) > 0:
+    settings = training.trainer.settings
+    ran_out = training.best.stale < settings.n_iter_no_change and not (
+        training.is_stopped
+    )
+    if ran_out and LEARNING_RATES[settings.learning_rate](1.0) > 0:
         warnings.warn(
             f"Training stopped at max_iter={settings.max_iter} before the score "
             "stopped improving. Raise max_iter, or use learning_rate='cosine'.",
             ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=6,
         )

@@ -442,6 +442,10 @@ class _DensityScorer:
         scores = self.score(y, predict_density(estimator, X))
         return -float(np.average(scores, weights=sample_weight))
 
+    def _accept_sample_weight(self) -> bool:
+        """What scikit-learn asks each of several scorers."""
+        return True
+
     def __repr__(self) -> str:
         return f"neg_{self.score.__name__}_scorer"
 

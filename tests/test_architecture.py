@@ -13,7 +13,9 @@ PACKAGE = Path(skmdn.__file__).parent
 
 FLOORS = {
     "_arrays": 0,
+    "_compat": 0,
     "_roots": 0,
+    "_schedule": 0,
     "_version": 0,
     "_checks": 1,
     "_mixture": 1,
@@ -33,6 +35,7 @@ FLOORS = {
     "datasets": 7,
     "metrics": 7,
     "_regressor": 8,
+    "callbacks": 9,
     "plot": 9,
     "__init__": 10,
     "__main__": 11,

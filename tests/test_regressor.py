@@ -16,11 +16,7 @@ from sklearn.metrics import r2_score
 
 from skmdn import MDNRegressor, MixtureDensity, _training
 from skmdn._covariance import COVARIANCE_TYPES
-from skmdn._regressor import (
-    _auto_batch_size,
-    _auto_max_iter,
-    _auto_n_components,
-)
+from skmdn._schedule import auto_batch_size, auto_max_iter, auto_n_components
 from skmdn.datasets import make_inverse_sine, make_rotating_gaussians
 from skmdn.nn import mixture_nll
 
@@ -583,7 +579,7 @@ def test_targets_with_few_values_warn_with_the_remedy():
 
 def test_automatic_schedule_follows_the_number_of_rows():
     schedules = {
-        n: (_auto_batch_size(n), _auto_max_iter(n, _auto_batch_size(n)))
+        n: (auto_batch_size(n), auto_max_iter(n, auto_batch_size(n)))
         for n in (10, 1000, 10_000, 1_000_000)
     }
     # 3000 steps, but from 20 to 400 epochs.
@@ -596,7 +592,7 @@ def test_automatic_schedule_follows_the_number_of_rows():
 
 
 def test_automatic_number_of_components_follows_the_rows():
-    numbers = {n: _auto_n_components(n) for n in (10, 10_000, 20_000, 1_000_000)}
+    numbers = {n: auto_n_components(n) for n in (10, 10_000, 20_000, 1_000_000)}
     assert numbers == {10: 5, 10_000: 5, 20_000: 10, 1_000_000: 16}
     X, y = linear_data()
     mdn = quick(n_components="auto", warm_start=True, max_iter=2).fit(X, y)

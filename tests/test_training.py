@@ -17,6 +17,7 @@ from skmdn._training import (
     HeldOut,
     MemberRows,
     Trainer,
+    Training,
     TrainingSettings,
     train,
 )
@@ -202,7 +203,7 @@ def test_of_many_held_out_rows_evenly_spread_ones_are_read(monkeypatch):
 def test_calibrations_of_all_members_go_past_those_of_a_fold():
     trainer = make_trainer(n_members=6, max_iter=60, learning_rate_init=0.1)
     held_out = make_held_out(n_lists=2)
-    train(trainer, make_rows(n_members=6), None, 0.0)
+    train(Training(trainer, make_rows(n_members=6), None, 0.0))
     of_fold, of_all = held_out.calibrations(trainer.network)
     alone = HeldOut(
         held_out.X,
@@ -220,7 +221,7 @@ def test_calibrations_of_all_members_go_past_those_of_a_fold():
 def test_training_ends_at_the_best_weights():
     trainer = make_trainer(max_iter=60, learning_rate_init=0.1, n_iter_no_change=60)
     held_out = make_held_out()
-    history = train(trainer, make_rows(), held_out, offset=0.5)
+    history = train(Training(trainer, make_rows(), held_out, offset=0.5))
     assert history.best_score == max(history.scores) > history.scores[-1]
     _, score = held_out.score(trainer.network, Calibration())
     assert_allclose(score - 0.5, history.best_score, rtol=1e-5)
@@ -242,7 +243,7 @@ def test_networks_that_never_improve_keep_their_start():
     rows = make_rows()
     poisoned = MemberRows(rows.X, rows.y * float("nan"), rows.index, rows.weight)
     with pytest.warns(ConvergenceWarning, match="diverged"):
-        history = train(trainer, poisoned, make_held_out(), offset=0.0)
+        history = train(Training(trainer, poisoned, make_held_out(), offset=0.0))
     assert torch.equal(values_of(trainer), start)
     assert history.losses == []
 
@@ -267,10 +268,6 @@ def test_a_fault_is_undone_and_training_goes_on_more_slowly(
                 trainer.parameters.values[1] = fault
         return losses
 
-    def noting(*args, lr, **kwargs):
-        rates.append(lr)
-        adam(*args, lr=lr, **kwargs)
-
     trainer, rates = make_trainer(), []
     monkeypatch.setattr(Backpropagation, "run", faulty)
     monkeypatch.setattr(
@@ -278,7 +275,7 @@ def test_a_fault_is_undone_and_training_goes_on_more_slowly(
         "adam",
         lambda *args, lr, **kwargs: rates.append(lr) or adam(*args, lr=lr, **kwargs),
     )
-    history = train(trainer, make_rows(), make_held_out(), offset=0.0)
+    history = train(Training(trainer, make_rows(), make_held_out(), offset=0.0))
     assert len(history.losses) == 5
     assert np.isfinite(history.losses).all()
     assert values_of(trainer).isfinite().all()
@@ -309,14 +306,15 @@ def test_without_validation_the_last_weights_are_kept():
     seen = []
     step = trainer.run_epoch
     trainer.run_epoch = lambda *a: (step(*a), seen.append(values_of(trainer)))[0]
-    history = train(trainer, make_rows(), None, offset=0.0)
+    history = train(Training(trainer, make_rows(), None, offset=0.0))
     assert history.scores == []
     assert torch.equal(values_of(trainer), seen[-1])
 
 
 @pytest.mark.parametrize(("schedule", "warns"), [("constant", True), ("cosine", False)])
 def test_only_a_constant_rate_warns_at_max_iter(schedule, warns, recwarn):
-    train(make_trainer(max_iter=2, learning_rate=schedule), make_rows(), None, 0.0)
+    trainer = make_trainer(max_iter=2, learning_rate=schedule)
+    train(Training(trainer, make_rows(), None, 0.0))
     assert [w.category for w in recwarn] == [ConvergenceWarning] * warns
 
 
@@ -337,7 +335,7 @@ def test_interruption_keeps_the_best_weights_and_warns():
 
     trainer.run_epoch = interrupted
     with pytest.warns(UserWarning, match="interrupted; the best weights"):
-        history = train(trainer, make_rows(), held_out, offset=0.0)
+        history = train(Training(trainer, make_rows(), held_out, offset=0.0))
     assert len(history.losses) == len(history.scores) == 4
     assert history.best_score == max(history.scores)
 
