@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "check_mixture_weights",
     "check_output_names",
     "check_shapes",
+    "check_unmasked",
+    "naming_what_is_no_number",
     "output_names",
 ]
 
@@ -28,15 +32,71 @@ WEIGHT_SUM_ATOL = 1e-6
 # -- arguments of the estimator --------------------------------------------------
 
 
+def check_unmasked(name: str, array: Any) -> None:
+    """Refuse masks, which NumPy drops on conversion."""
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} is a masked array with masked entries. Fill them, or drop their "
+            "rows."
+        )
+
+
+@contextmanager
+def naming_what_is_no_number(X: Any) -> Iterator[None]:
+    """Refuse dates in X, and say which column holds what is no number at all.
+
+    Raises
+    ------
+    ValueError
+        Before or in place of what the conversion of X to floats says.
+    """
+    check_unmasked("X", X)
+    columns = {f" in column {name!r}": X[name] for name in getattr(X, "columns", ())}
+    dtypes: dict[str, Any] = {
+        where: np.asarray(columns[where][:1]).dtype for where in columns
+    }
+    for where, dtype in (dtypes or {"": getattr(X, "dtype", None)}).items():
+        if getattr(dtype, "kind", None) in ("m", "M"):
+            raise ValueError(
+                f"X must hold numbers, got dates or times{where}. Turn them into "
+                "numbers of a unit that you choose."
+            )
+    try:
+        yield
+    except ValueError as exc:
+        if "could not convert string" not in str(exc):
+            raise
+        where = next((where for where in columns if _is_text(columns[where])), "")
+        raise ValueError(
+            f"X must hold numbers, but {exc}{where}. Encode categories as numbers, for "
+            "example with a OneHotEncoder in a Pipeline."
+        ) from exc
+
+
+def _is_text(column: Any) -> bool:
+    try:
+        np.asarray(column).astype(np.float64)
+    except ValueError:
+        return True
+    return False
+
+
 def as_targets(y: Any) -> NDArray[np.float64]:
-    """Give targets as float64, one- or two-dimensional."""
+    """Give targets as finite float64, one- or two-dimensional."""
     y = np.asarray(y)
     if np.iscomplexobj(y):
         raise ValueError("Complex data not supported: y must be real.")
     try:
+        if y.dtype.kind in "mM":
+            raise TypeError("dates and times have a unit")
         y = y.astype(np.float64)
     except (TypeError, ValueError) as exc:
-        raise ValueError(f"y must hold numbers, got dtype {y.dtype}.") from exc
+        raise ValueError(
+            f"y must hold numbers, got dtype {y.dtype}. Divide times by a unit; for "
+            "labels use a classifier."
+        ) from exc
+    # Not known before where y was an array of objects.
+    assert_all_finite(y, input_name="y")
     if y.ndim not in (1, 2) or 0 in y.shape:
         raise ValueError(
             f"y must have shape (n_samples,) or (n_samples, n_outputs), got {y.shape}."
@@ -46,6 +106,7 @@ def as_targets(y: Any) -> NDArray[np.float64]:
 
 def as_weights(sample_weight: Any, X: NDArray) -> NDArray[np.float64]:
     """Give weights as float64, one for each row."""
+    check_unmasked("sample_weight", sample_weight)
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative, got {weight.min()}.")

@@ -54,6 +54,14 @@ class CholeskyHead(MixtureHead):
         self.register_buffer(
             "upper_index", rows * n_outputs + columns, persistent=False
         )
+        if len(rows) and layout[1][1]:
+            # What a network finds easy hangs on which output explains which. That
+            # should not be decided by the order of the columns of y.
+            generator = options["generator"]
+            orders = [
+                torch.randperm(n_outputs, generator=generator) for _ in range(n_members)
+            ]
+            self.order = torch.stack(orders)
 
     def columns(self, entries: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Index j of each column of B, and its j entries, (M, groups, j, n)."""

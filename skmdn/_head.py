@@ -7,7 +7,8 @@ components, d outputs and n rows::
     raw (M, size, n)    logits (M, K, n)    means (M, K, d, n)
 
 What follows the means is the covariance's, and differs between the heads of
-`_covariance`.
+`_covariance`. Where that depends on the order of the outputs, each network takes them
+in an order of its own (`MixtureHead.order`), and all of the above is in that order.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ class MixtureHead(nn.Module, ABC):
         self.shapes = [(n_components,), (n_components, n_outputs), *shapes]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.reg_covar = reg_covar
+        self.order: Tensor | None
+        self.register_buffer("order", None)
         self.linear = MemberLinear(
             n_members, width, sum(self.sizes), gain=HEAD_GAIN, generator=generator
         )
@@ -118,15 +121,24 @@ class MixtureHead(nn.Module, ABC):
             )
         ]
 
+    def ordered(self, outputs: Tensor) -> Tensor:
+        """Outputs on the last axis but one, in each network's order, (M, ..., d, n)."""
+        return outputs if self.order is None else _taken(outputs, self.order)
+
+    def restored(self, outputs: Tensor) -> Tensor:
+        """Undo `ordered`."""
+        return outputs if self.order is None else _taken(outputs, self.order.argsort())
+
     def forward(self, hidden: Tensor) -> Mixture:
         raw = self.linear.transposed(hidden)
         logits, means, *spread = self.split(raw)
         factors = self.factors(*spread)
+        if self.order is not None:
+            factors = _mixture.triangularise(self.restored(factors.mT).mT)
         n_members, n_components, d, n = means.shape
         factors = factors.expand(n_members, n, n_components, d, d)
-        return Mixture(
-            logits.log_softmax(1).mT, means.permute(0, 3, 1, 2).contiguous(), factors
-        )
+        means = self.restored(means).permute(0, 3, 1, 2).contiguous()
+        return Mixture(logits.log_softmax(1).mT, means, factors)
 
     def mean(self, hidden: Tensor) -> Tensor:
         """Mean of each member's mixture, (n_members, d, n), without the factors."""
@@ -134,7 +146,7 @@ class MixtureHead(nn.Module, ABC):
         raw = self.linear.transposed(hidden, n_weights + n_means)
         weights = raw[:, :n_weights].softmax(1)
         means = raw[:, n_weights:].unflatten(1, self.shapes[1])
-        return (weights[:, :, None] * means).sum(1)
+        return self.restored((weights[:, :, None] * means).sum(1))
 
     def moments(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variances of each member's mixture, (n_members, d, n)."""
@@ -142,14 +154,15 @@ class MixtureHead(nn.Module, ABC):
         weights = logits.softmax(1)[:, :, None]
         mean = (weights * means).sum(1)
         second = self.variances(*spread) + (means - mean[:, None]).square()
-        return mean, (weights * second).sum(1)
+        return self.restored(mean), self.restored((weights * second).sum(1))
 
     def terms(self, hidden: Tensor, y: Tensor) -> Terms:
         """What the log-density of y, (n, d) or (n_members, n, d), is made of."""
         raw = self.linear.transposed(hidden)
         logits, means, log_precision, entries = self.split(raw)
         _, variances = self.floored(log_precision)
-        white = self.whiten(y.mT.unsqueeze(-3) - means, variances.rsqrt(), entries)
+        residuals = self.ordered(y.mT).unsqueeze(-3) - means
+        white = self.whiten(residuals, variances.rsqrt(), entries)
         return Terms(logits.log_softmax(1), white.log_dets, white.distances)
 
     def nll_and_gradient(
@@ -181,7 +194,7 @@ class MixtureHead(nn.Module, ABC):
         """
         logits, means, log_precision, entries = numbers
         by_logits, by_means, by_log_precision, by_entries = by_numbers
-        residuals = y.mT.unsqueeze(-3) - means
+        residuals = self.ordered(y.mT).unsqueeze(-3) - means
         above, variances = self.floored(log_precision)
         u = variances.rsqrt()
         log_dets, distances, saved = self.whiten(residuals, u, entries)
@@ -272,14 +285,24 @@ class MixtureHead(nn.Module, ABC):
         covariance : Tensor of shape (n_members, d, d)
         """
         _, _, diagonal, entries = self.shapes
+        covariance = self.ordered(self.ordered(covariance).mT)
         log_precision, others = self.numbers_of(covariance)
         parts = [
             log_weights,
-            means.flatten(1),
+            self.ordered(means.mT).mT.flatten(1),
             log_precision.repeat(1, diagonal[0]),
             others.flatten(1).repeat(1, entries[0]),
         ]
         self.linear.bias.copy_(torch.cat(parts, dim=1)[:, None])
+
+
+def _taken(outputs: Tensor, order: Tensor) -> Tensor:
+    """Take from (d, n) or (M, ..., d, n) in the order of each network, (M, d)."""
+    if outputs.ndim == 2:
+        outputs = outputs[None]
+    n_between = outputs.ndim - 3
+    index = order.view(len(order), *[1] * n_between, -1, 1)
+    return torch.take_along_dim(outputs, index, -2)
 
 
 def _softmax_(x: Tensor) -> Tensor:

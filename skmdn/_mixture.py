@@ -99,7 +99,9 @@ def reorder(factors: Tensor, order: Sequence[int]) -> Tensor:
 
 def triangularise(matrices: Tensor) -> Tensor:
     """Upper-triangular R with positive diagonal and R' R = A' A, (..., d, d)."""
-    r = torch.linalg.qr(matrices, mode="r").R
+    # Without Q there is no derivative.
+    mode = "reduced" if matrices.requires_grad else "r"
+    r = torch.linalg.qr(matrices, mode=mode).R
     return r * r.diagonal(dim1=-2, dim2=-1).sign()[..., None]
 
 
@@ -173,12 +175,13 @@ def rescale(mixture: Mixture, shift: Tensor, scale: Tensor) -> Mixture:
     """Mixture of shift + scale * Y for shift and scale (d,).
 
     The columns of U are divided by the scale, so its determinant carries the
-    Jacobian of the map.
+    Jacobian of the map; rows of a negative scale change their sign, which leaves
+    U' U alone and the diagonal positive.
     """
     return Mixture(
         mixture.log_weights,
         mixture.means * scale + shift,
-        mixture.precision_factors / scale,
+        mixture.precision_factors / (scale.sign()[:, None] * scale),
     )
 
 

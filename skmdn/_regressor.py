@@ -33,7 +33,14 @@ from skmdn._arrays import (
     to_tensor,
 )
 from skmdn._calibration import Calibration
-from skmdn._checks import as_targets, as_weights, as_widths, output_names
+from skmdn._checks import (
+    as_targets,
+    as_weights,
+    as_widths,
+    check_unmasked,
+    naming_what_is_no_number,
+    output_names,
+)
 from skmdn._compat import CallbackSupportMixin
 from skmdn._covariance import COVARIANCE_TYPES
 from skmdn._inference import Predictor, log_density_held_out
@@ -56,6 +63,7 @@ from skmdn._rows import (
     every_row,
     hold_out,
     merge_rows,
+    orientation,
 )
 from skmdn._schedule import (
     auto_batch_size,
@@ -130,8 +138,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     dropout : float, default=0.0
         Probability of dropping a hidden unit while training, in [0, 1).
     reg_covar : float, default=1e-6
-        Floor added to the variance of each output given the later ones, in units
-        of the standardised target's variance. It bounds the density.
+        Floor added to the variance of each output given those that explain it, in
+        units of the standardised target's variance. It bounds the density.
     alpha : float, default=0.01
         Decoupled weight decay of the matrices, as a share of the learning rate.
     learning_rate_init : float, default=1e-2
@@ -206,7 +214,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         The networks, an ordinary :class:`torch.nn.Module` on the CPU in float64.
         It maps (X - X_mean_) / X_scale_ to mixtures over (y - y_mean_) / y_scale_.
     X_mean_, X_scale_, y_mean_, y_scale_ : ndarray
-        The standardisation, exactly undone in all predictions.
+        The standardisation, exactly undone in all predictions. A target of negative
+        skewness has a negative scale, so that mirrored targets give mirrored fits.
 
     See Also
     --------
@@ -219,6 +228,10 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     -----
     A sample weight means repetition, exactly: identical rows are merged and their
     weights added before anything else, and rows of weight zero are dropped.
+
+    With "full" and "tied" covariance every network takes the outputs in a random order
+    of its own, since in a triangular factor it matters which output explains which. So
+    the order of the columns of y does not.
 
     Networks are surest of the rows they have seen. So one factor of all precision
     factors and one power of all weights are fitted to the held-out rows, and are
@@ -616,16 +629,18 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     ) -> WeightedRows:
         """Check rows to learn from; with `reset`, learn their kind."""
         names = output_names(y)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            multi_output=True,
-            accept_sparse="csr",
-            dtype=FLOATS,
-            reset=reset,
-            ensure_min_samples=2 if reset else 1,
-        )
+        check_unmasked("y", y)
+        with naming_what_is_no_number(X):
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                multi_output=True,
+                accept_sparse="csr",
+                dtype=FLOATS,
+                reset=reset,
+                ensure_min_samples=2 if reset else 1,
+            )
         if reset:
             y = as_targets(y)
             self._y_ndim = y.ndim
@@ -659,6 +674,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
 
     def _check_targets(self, y: Any) -> NDArray[np.float64]:
         """Check targets of fitted rows, (n, d)."""
+        check_unmasked("y", y)
         y = as_targets(check_array(y, ensure_2d=False, dtype=None, input_name="y"))
         flat = y.reshape(len(y), -1)
         if flat.shape[1] != self.n_outputs_:
@@ -726,7 +742,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self, rows: UsedRows, generator: torch.Generator
     ) -> MixtureDensityNetwork:
         """Fix the scaling, and build networks that start as the mixture of y alone."""
-        y_scaling = Scaling.of("y", rows.y, rows.weight, np.arange(len(rows.y)))
+        mean, scale = Scaling.of("y", rows.y, rows.weight, np.arange(len(rows.y)))
+        y_scaling = Scaling(mean, scale * orientation(rows.y, rows.weight))
         self.X_mean_, self.X_scale_ = Scaling.of(
             "X", rows.X, rows.weight, rows.positions
         )
@@ -734,9 +751,11 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self._structure = self._network_parameters(auto_n_components(len(rows.y)))
         self.n_components_ = self._structure["n_components"]
         network = MixtureDensityNetwork(**self._structure, generator=generator)
+        # Rounded as the networks will see it: clusters hang on ties.
+        y_scaled = y_scaling.apply(rows.y).float().double().numpy()
         network.head.start_at(
             *unconditional_mixtures(
-                y_scaling.apply(rows.y).numpy(),
+                y_scaled,
                 rows.weight,
                 self.n_components_,
                 self.n_estimators,
@@ -864,6 +883,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     def _as_if_stopped(self, training: Training) -> dict[str, Any]:
         """Fitted attributes as they would be if training had stopped by now."""
         network = MixtureDensityNetwork(**self._structure)
+        network.load_state_dict(training.trainer.network.state_dict())
         FlatParameters(network).values.copy_(training.best.values)
         if training.held_out is not None:
             network.to(training.trainer.device)
@@ -951,7 +971,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     def _predictor(self, X: Any) -> tuple[Predictor, Any]:
         """The fitted networks, and checked rows for them."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS)
+        with naming_what_is_no_number(X):
+            X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS)
         device = resolve_device(self.device, fitting=False)
         return Predictor.on(device, self.network_, *self._scalings()), X
 

@@ -28,6 +28,7 @@ __all__ = [
     "folds_of",
     "hold_out",
     "merge_rows",
+    "orientation",
     "take_rows",
 ]
 
@@ -38,6 +39,9 @@ MAX_FOLDS = 8
 
 # Spread of a column whose square, and that of its inverse, are far from overflow.
 LARGEST_REACH = 1e150
+
+# What rounding may leave of the skewness of a symmetric column.
+SMALLEST_SKEWNESS = 1e-9
 
 
 class WeightedRows(NamedTuple):
@@ -77,14 +81,15 @@ def merge_rows(rows: WeightedRows) -> Distinct:
 
     A weight then means repetition, exactly; the fit does not depend on the order
     of the rows; and copies of one row cannot lie on both sides of a split. The
-    order is that of a hash of X, and of y only within equal X: affine maps of y
-    leave it alone, so that a fit is equivariant under them.
+    order is that of a hash of X, and of oriented y only within equal X: affine maps
+    of y leave it alone, so that a fit is equivariant under them.
     """
     X, y, weight = rows
     hashes = _hash_rows(X)
+    keys = (y * orientation(y, weight)).T[::-1]
     # The last key comes first. Sorting by weight within equal rows fixes the order
     # in which their weights are added.
-    order = np.lexsort((weight, *y.T[::-1], hashes))
+    order = np.lexsort((weight, *keys, hashes))
     hashes = hashes[order]
     is_new = np.ones(len(order), dtype=bool)
     is_new[1:] = hashes[1:] != hashes[:-1]
@@ -101,6 +106,20 @@ def merge_rows(rows: WeightedRows) -> Distinct:
     number[order] = group
     merged = np.bincount(group, weights=weight[order]).astype(np.float64)
     return Distinct(order[is_new], merged, number)
+
+
+def orientation(y: NDArray, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sign of the skewness of each column, and one where there is none, (d,).
+
+    Oriented by it, a target and its mirror image are the same.
+    """
+    share = weight / weight.sum()
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred = y - y[0]
+        centred -= share @ centred
+        std = np.sqrt(share @ centred**2)
+        skewness = share @ (centred / np.where(std > 0, std, 1.0)) ** 3
+    return np.where(skewness < -SMALLEST_SKEWNESS, -1.0, 1.0)
 
 
 def as_dense(block: Any) -> NDArray:
@@ -135,7 +154,7 @@ def _mix_bits(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class Scaling(NamedTuple):
-    """Location and scale of each column, (n_columns,)."""
+    """Location and scale of each column, (n_columns,); negative ones mirror it."""
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
@@ -182,7 +201,7 @@ class Scaling(NamedTuple):
     @property
     def log_scale(self) -> float:
         """What standardising adds to a log-density, in nats."""
-        return float(np.log(self.scale).sum())
+        return float(np.log(np.abs(self.scale)).sum())
 
     def apply(self, array: NDArray) -> Tensor:
         """Standardise, in float64."""

@@ -202,7 +202,8 @@ class MixtureDensityNetwork(nn.Module):
     dropout : float, default=0.0
         Probability of dropping a hidden unit while training.
     reg_covar : float, default=1e-6
-        Floor added to the variance of each output given the later ones.
+        Floor added to the variance of each output given those that explain it; in
+        "full" and "tied" covariances each member takes the outputs in a random order.
     generator : torch.Generator, default=None
         Source of the initial parameters and of dropout masks; the global generator
         is never used.

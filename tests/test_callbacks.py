@@ -143,7 +143,8 @@ def test_scoring_monitor_logs_each_epoch():
     from sklearn.callback import ScoringMonitor
 
     monitor = ScoringMonitor(scoring={"score": neg_log_score_scorer, "r2": "r2"})
-    mdn = quick(max_iter=3).set_callbacks(monitor).fit(X, Y, sample_weight=WEIGHT)
+    mdn = quick(max_iter=3, n_iter_no_change=9).set_callbacks(monitor)
+    mdn.fit(X, Y, sample_weight=WEIGHT)
     scores = [row["score"] for row in monitor.get_logs().data]
     assert len(scores) == 3
     np.testing.assert_allclose(scores[-1], mdn.score(X, Y, WEIGHT), rtol=1e-10)

@@ -86,18 +86,16 @@ def test_nll_is_finite_far_away_and_for_tiny_weights():
     assert mixture_nll(*mixture._replace(log_weights=log_weights), y).isfinite().all()
 
 
-def test_rescaling_shifts_the_log_density_by_the_jacobian():
+@pytest.mark.parametrize("scale", [[1e-6, 1e3], [-1e-6, 1e3], [-2.0, -3.0]])
+def test_rescaling_shifts_the_log_density_by_the_jacobian(scale):
     mixture = random_mixture(5, 3, 2)
-    shift, scale = (
-        torch.tensor([3.0, -1.0]).double(),
-        torch.tensor([1e-6, 1e3]).double(),
-    )
+    shift, scale = torch.tensor([3.0, -1.0]).double(), torch.tensor(scale).double()
     y = mixture.means[:, 0]
-    moved = _mixture.log_prob(
-        _mixture.rescale(mixture, shift, scale), y * scale + shift
-    )
-    expected = _mixture.log_prob(mixture, y) - scale.log().sum()
+    rescaled = _mixture.rescale(mixture, shift, scale)
+    moved = _mixture.log_prob(rescaled, y * scale + shift)
+    expected = _mixture.log_prob(mixture, y) - scale.abs().log().sum()
     assert_allclose(moved, expected, rtol=1e-10)
+    assert (rescaled.precision_factors.diagonal(dim1=-2, dim2=-1) > 0).all()
 
 
 def test_normal_cdf_keeps_its_digits_in_the_tail():

@@ -50,19 +50,43 @@ def test_factors_have_the_structure_of_the_covariance_type(covariance_type, d):
 
 
 @pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_triangular_factors_take_the_outputs_in_random_orders(covariance_type):
+    network = make_network(n_outputs=3, n_members=200, covariance_type=covariance_type)
+    if covariance_type not in ("full", "tied"):
+        assert network.head.order is None
+        return
+    orders, counts = network.head.order.unique(dim=0, return_counts=True)
+    assert len(orders) == 6
+    assert (counts > 15).all()
+    # Members that differ in nothing else give the same mixture in another order.
+    with torch.no_grad():
+        network.head.linear.weight.mul_(20)
+        for parameter in network.parameters():
+            parameter.copy_(parameter[:1].expand_as(parameter).clone())
+        mixture = network(normal(4, 3))
+    covariances = _mixture.covariances(mixture.precision_factors)
+    for member, order in enumerate(network.head.order[:20]):
+        back = torch.argsort(network.head.order[0][order.argsort()])
+        assert torch.equal(mixture.means[member][..., back], mixture.means[0])
+        theirs = covariances[member][..., back, :][..., back]
+        assert_allclose(theirs, covariances[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
 def test_floor_bounds_the_density_whatever_the_head_says(covariance_type):
     floor = 1e-2
     network = make_network(covariance_type=covariance_type, reg_covar=floor)
     for value in (-1e4, -50.0, 0.0, 50.0, 1e4):
         with torch.no_grad():
             network.head.linear.bias.fill_(value)
-            _, means, factors = network(normal(5, 3))
+            factors = network(normal(5, 3)).precision_factors
         assert factors.isfinite().all()
-        # 1 / u^2 is the residual variance of an output given the later ones.
-        assert (factors.diagonal(dim1=-2, dim2=-1) ** -2 >= floor * (1 - 1e-9)).all()
         peak = _mixture.log_det(factors) - _mixture.LOG_2PI
         assert (peak <= -math.log(2 * math.pi * floor) + 1e-9).all()
-    del means
+        # In its own order, 1 / u^2 is the variance of an output given the later ones.
+        network.head.order = None
+        factors = network(normal(5, 3)).precision_factors
+        assert (factors.diagonal(dim1=-2, dim2=-1) ** -2 >= floor * (1 - 1e-9)).all()
 
 
 def test_floor_is_added_to_the_variance():
@@ -200,8 +224,7 @@ def test_calibration_leaves_the_floor():
     network = make_network(reg_covar=0.1)
     network.head.calibrate_(Calibration(20.0, 0.0))
     factors = network(normal(5, 3)).precision_factors
-    variances = factors.diagonal(dim1=-2, dim2=-1) ** -2
-    assert_allclose(variances.detach(), 0.1, rtol=1e-6)
+    assert_allclose(_mixture.log_det(factors).detach(), -math.log(0.1), rtol=1e-6)
 
 
 def test_dropout_keeps_the_mean_and_is_off_in_evaluation():

@@ -192,7 +192,12 @@ def test_network_maps_standardised_rows():
         _, means, factors = (part[0].numpy() for part in mdn.network_(X_scaled))
     density = mdn.predict_density(X)
     assert_allclose(density.means, means * mdn.y_scale_ + mdn.y_mean_)
-    assert_allclose(density.precision_factors, factors / mdn.y_scale_)
+    assert_allclose(density.precision_factors, factors / signed_scales(mdn))
+
+
+def signed_scales(mdn):
+    """What factors are divided by: a negative scale also turns its row round."""
+    return np.sign(mdn.y_scale_)[:, None] * mdn.y_scale_
 
 
 def test_predictions_do_not_depend_on_neighbours_or_memory():
@@ -221,7 +226,7 @@ def test_out_of_fold_densities_come_from_networks_that_did_not_see_the_row():
         MixtureDensity(
             np.exp(log_weights),
             means * mdn.y_scale_ + mdn.y_mean_,
-            factors / mdn.y_scale_,
+            factors / signed_scales(mdn),
         ).logpdf(y)
         for log_weights, means, factors in zip(*parts, strict=True)
     ]
@@ -243,7 +248,7 @@ def test_networks_that_share_a_fold_are_pooled(monkeypatch):
     y_scaled = torch.tensor((y - mdn.y_mean_) / mdn.y_scale_)
     with torch.no_grad():
         densities = (-mixture_nll(*mdn.network_(X_scaled), y_scaled)).exp().numpy()
-    densities /= mdn.y_scale_.prod()
+    densities /= np.abs(mdn.y_scale_.prod())
     folds = [densities[fold::8].mean(axis=0) for fold in range(8)]
     matches = np.isclose(np.exp(mdn.oof_log_density_), folds, rtol=1e-9)
     assert_array_equal(matches.sum(axis=0), np.ones(80))
@@ -304,21 +309,53 @@ def test_curves_are_in_nats_of_the_unit_of_y():
 # -- equivariance, weights, seeds ------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e6, -3.0])
-def test_affine_maps_of_y_shift_the_log_density(scale):
-    X, y = linear_data(d=1)
-    options = {"n_components": 1, "n_estimators": 4}
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize(
+    ("scale", "shift"),
+    [(1e-6, 1e-5), (1e6, -1e6), (-3.0, 5.0), ([np.pi, -1e-9], [1.0, 1e-8])],
+)
+def test_affine_maps_of_y_shift_the_log_density(covariance_type, scale, shift):
+    X, y = make_rotating_gaussians(80, random_state=0)
+    options = {"n_estimators": 4, "covariance_type": covariance_type}
     plain = quick(**options).fit(X, y)
-    mapped_y = scale * y + 5 * abs(scale)
+    scale, shift = np.broadcast_to(scale, 2), np.broadcast_to(shift, 2)
+    mapped_y = scale * y + shift
     mapped = quick(**options).fit(X, mapped_y)
-    sign = np.sign(scale)
-    if sign > 0:
-        shifted = plain.score_samples(X, y) - np.log(scale)
-        assert_allclose(mapped.score_samples(X, mapped_y), shifted, atol=1e-4)
-        expected = scale * plain.predict(X) + 5 * scale
-        assert_allclose(mapped.predict(X), expected, rtol=1e-4)
-    else:  # a mirrored target starts from mirrored, not equal, random heads
-        assert abs(mapped.score(X, mapped_y) + np.log(3) - plain.score(X, y)) < 0.2
+    shifted = plain.score_samples(X, y) - np.log(np.abs(scale)).sum()
+    assert_allclose(mapped.score_samples(X, mapped_y), shifted, atol=1e-8)
+    assert_allclose(mapped.oof_score_, shifted_oof(plain, scale), atol=1e-8)
+    mean, cov = plain.predict(X, return_cov=True)
+    mapped_mean, mapped_cov = mapped.predict(X, return_cov=True)
+    assert_allclose(mapped_mean, scale * mean + shift, rtol=1e-8)
+    assert_allclose(mapped_cov, np.outer(scale, scale) * cov, rtol=1e-8)
+    density = mapped.predict_density(X)
+    diagonal = np.diagonal(density.precision_factors, axis1=-2, axis2=-1)
+    assert (diagonal > 0).all()
+    assert_allclose(density.logpdf(mapped_y), mapped.score_samples(X, mapped_y))
+
+
+def shifted_oof(plain, scale):
+    return plain.oof_score_ - np.log(np.abs(scale)).sum()
+
+
+def test_shuffled_outputs_give_shuffled_answers_in_distribution():
+    X, y = make_rotating_gaussians(300, random_state=0)
+    y = np.column_stack([y, X[:, 0] + y[:, 0] ** 2])
+    order = [2, 0, 1]
+
+    def answers(seed, order):
+        mdn = quick(random_state=seed, n_estimators=4).fit(X, y[:, order])
+        back = np.argsort(order)
+        mean, cov = mdn.predict(X[:20], return_cov=True)
+        parts = mean[:, back], cov[:, back][:, :, back], [mdn.score(X, y[:, order])]
+        return np.concatenate([np.ravel(part) for part in parts])
+
+    plain = np.stack([answers(seed, [0, 1, 2]) for seed in range(8)])
+    shuffled = np.stack([answers(seed, order) for seed in range(8, 16)])
+    error = np.sqrt((plain.var(axis=0, ddof=1) + shuffled.var(axis=0, ddof=1)) / 8)
+    z = (plain.mean(axis=0) - shuffled.mean(axis=0)) / error
+    assert np.sqrt(np.mean(z**2)) < 1.5
+    assert abs(z[-1]) < 3
 
 
 def test_scale_of_X_is_irrelevant():

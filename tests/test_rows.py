@@ -20,6 +20,7 @@ from skmdn._rows import (
     folds_of,
     hold_out,
     merge_rows,
+    orientation,
     take_rows,
 )
 
@@ -164,3 +165,28 @@ def test_a_spread_that_cannot_be_squared_is_refused(scale):
         ValueError, match=r"X must spread .* got .*e[+-]\d+\. Change|inf"
     ):
         scaling_of(X, np.ones(4))
+
+
+def test_orientation_is_the_sign_of_the_skewness():
+    rng = np.random.RandomState(0)
+    weight = rng.uniform(size=200)
+    skewed = rng.exponential(size=200)
+    symmetric = np.tile([-1.0, 1.0], 100)
+    y = np.column_stack([skewed, -1e-9 * skewed + 5, symmetric, np.full(200, 0.1)])
+    even = np.ones(200)
+    assert_array_equal(orientation(y, weight)[:2], [1, -1])
+    # Rounding is no skewness, in whatever order it is added up.
+    for order in (np.arange(200), rng.permutation(200)):
+        assert_array_equal(orientation(y[order], even), [1, -1, 1, 1])
+    assert_array_equal(orientation(-y, even), [-1, 1, 1, 1])
+    doubled = np.repeat(y, 2, axis=0), np.repeat(weight / 2, 2)
+    assert_array_equal(orientation(*doubled), orientation(y, weight))
+
+
+def test_ties_in_X_are_ordered_alike_for_mirrored_targets():
+    rows = rows_with_copies()
+    skewed = rows._replace(y=np.exp(rows.y + np.arange(200)[:, None] % 7))
+    mirrored = skewed._replace(y=5 - 2 * skewed.y)
+    plain, turned = merge_rows(skewed), merge_rows(mirrored)
+    assert_array_equal(plain.positions, turned.positions)
+    assert_array_equal(plain.weight, turned.weight)

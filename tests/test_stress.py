@@ -3,8 +3,10 @@
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate
 from sklearn.exceptions import ConvergenceWarning
 
@@ -85,6 +87,106 @@ def mass_of(density):
         integrate.fixed_quad(lambda t: density.pdf(t[:, None])[:, 0], *pair, n=8)[0]
         for pair in pairwise(edges)
     )
+
+
+FRAME = pd.DataFrame(X, columns=["a", "b", "c"])
+POLARS = pl.DataFrame(X, schema=["a", "b", "c"])
+FLAG = RNG.randint(2, size=N)
+TEXT = np.where(FLAG, "north", "south")
+DAYS = pd.date_range("2020-01-01", periods=N)
+MISSING = np.where(np.arange(N) == 7, np.nan, Y)
+
+# What is accepted is read as the plain numbers would be.
+FRAMES = {
+    "nullable floats": (FRAME.convert_dtypes(), pd.Series(Y).convert_dtypes()),
+    "nullable integers": (FRAME.assign(a=pd.array(FLAG, dtype="Int64")), Y),
+    "nullable booleans": (FRAME.assign(a=pd.array(FLAG > 0, dtype="boolean")), Y),
+    "categories of numbers": (FRAME.assign(a=pd.Categorical(FLAG)), Y),
+    "columns of objects": (FRAME.astype(object), pd.Series(Y, dtype=object)),
+    "sparse columns": (FRAME.astype(pd.SparseDtype("float", 0.0)), Y),
+    "columns without names": (pd.DataFrame(X), pd.DataFrame({0: Y})),
+    "an index of its own": (FRAME.set_index(DAYS), pd.Series(Y, index=DAYS[::-1])),
+    "a polars frame": (POLARS, pl.Series(Y)),
+    "polars of integers": (
+        POLARS.with_columns(a=pl.Series(FLAG)),
+        pl.DataFrame({"y": Y}),
+    ),
+}
+UNUSABLE = {
+    "missing numbers": (FRAME.assign(a=MISSING), Y, "X contains NaN.*imputer"),
+    "missing nullables": (
+        FRAME.assign(a=pd.array(MISSING, dtype="Float64")),
+        Y,
+        "X contains NaN.*imputer",
+    ),
+    "missing objects": (
+        FRAME.astype(object).where(FRAME < 1, None),
+        Y,
+        "X contains NaN.*imputer",
+    ),
+    "polars nulls": (
+        POLARS.with_columns(a=pl.Series(MISSING).fill_nan(None)),
+        Y,
+        "X contains NaN.*imputer",
+    ),
+    "text": (FRAME.assign(b=TEXT), Y, "'(north|south)' in column 'b'.*OneHotEncoder"),
+    "categories of text": (FRAME.assign(b=pd.Categorical(TEXT)), Y, "in column 'b'"),
+    "polars categories": (
+        POLARS.with_columns(b=pl.Series(TEXT).cast(pl.Categorical)),
+        Y,
+        "in column 'b'",
+    ),
+    "an array of text": (TEXT[:, None], Y, "X must hold numbers, but .* 'north|south'"),
+    "dates": (FRAME.assign(c=DAYS), Y, "dates or times in column 'c'.*a unit"),
+    "polars dates": (POLARS.with_columns(c=pl.Series(DAYS)), Y, "times in column 'c'"),
+    "an array of dates": (DAYS.to_numpy()[:, None], Y, "X .* got dates or times\\."),
+    "masked X": (np.ma.masked_greater(X, 1), Y, "X is a masked array.*Fill them"),
+    "missing targets": (FRAME, pd.Series(MISSING), "y contains NaN"),
+    "missing nullable targets": (
+        FRAME,
+        pd.DataFrame({"p": pd.array(MISSING, dtype="Float64"), "q": Y}),
+        "y contains NaN",
+    ),
+    "missing targets as objects": (
+        X,
+        np.where(np.arange(N) == 7, None, Y),
+        "y contains NaN",
+    ),
+    "polars targets with nulls": (
+        POLARS,
+        pl.Series(MISSING).fill_nan(None),
+        "y contains NaN",
+    ),
+    "text as targets": (X, TEXT, "y must hold numbers.*classifier"),
+    "dates as targets": (FRAME, pd.Series(DAYS), "y must hold numbers.*a unit"),
+    "times as targets": (FRAME, pd.Series(DAYS - DAYS[0]), "timedelta64.*a unit"),
+    "masked targets": (X, np.ma.masked_greater(Y, 1), "y is a masked array"),
+}
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_frames_are_read_as_their_numbers(case):
+    rows, targets = FRAMES[case]
+    mdn = fit(rows, targets)
+    plain = np.asarray(rows).astype(float), np.asarray(targets).astype(float)
+    assert_array_equal(mdn.predict(rows), fit(*plain).predict(plain[0]))
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unusable_frames_and_arrays_name_the_cause_and_the_remedy(case):
+    rows, targets, message = UNUSABLE[case]
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        fit(rows, targets)
+    if isinstance(rows, type(FRAME)) and rows is not FRAME:
+        with pytest.raises(ValueError, match=f"(?s){message}"):
+            fit(FRAME, Y).predict(rows)
+
+
+def test_masked_and_missing_weights_are_refused():
+    with pytest.raises(ValueError, match="sample_weight is a masked array"):
+        fit(X, Y, np.ma.masked_greater(np.abs(Y), 1))
+    with pytest.raises(ValueError, match="sample_weight contains NaN"):
+        fit(X, Y, pd.Series(pd.array(np.abs(MISSING), dtype="Float64")))
 
 
 @pytest.mark.parametrize("case", CASES)
