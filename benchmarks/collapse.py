@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import skmdn
@@ -39,12 +41,12 @@ N_COMPONENTS, STEPS, BATCH = 5, 3000, 64
 class PlainNetwork(nn.Module):
     """Two hidden layers, and a full Cholesky factor of the precision."""
 
-    def __init__(self, n_outputs: int) -> None:
+    def __init__(self, n_features: int, n_outputs: int) -> None:
         super().__init__()
         d = n_outputs
         self.sizes = [N_COMPONENTS, N_COMPONENTS * d, N_COMPONENTS * d * d]
         self.layers = nn.Sequential(
-            nn.Linear(1, 64),
+            nn.Linear(n_features, 64),
             nn.SiLU(),
             nn.Linear(64, 64),
             nn.SiLU(),
@@ -64,20 +66,23 @@ class PlainNetwork(nn.Module):
         return constant - (logits.log_softmax(-1) + log_density).logsumexp(-1)
 
 
-def fit_plain(X: NDArray, y: NDArray, seed: int) -> Callable[..., float]:
+def fit_plain(
+    X: NDArray, y: NDArray, seed: int, *, steps: int = STEPS, standardise: bool = True
+) -> Callable[..., float]:
     torch.manual_seed(seed)
     y = y.reshape(len(y), -1)
-    X_mean, X_std, y_mean, y_std = X.mean(0), X.std(0), y.mean(0), y.std(0)
+    scaler = StandardScaler(with_mean=standardise, with_std=standardise)
+    X_scaler, y_scaler = clone(scaler).fit(X), clone(scaler).fit(y)
 
     def scaled(X: NDArray, y: NDArray) -> tuple[Tensor, Tensor]:
         y = y.reshape(len(y), -1)
-        parts = (X - X_mean) / X_std, (y - y_mean) / y_std
+        parts = X_scaler.transform(X), y_scaler.transform(y)
         return tuple(torch.as_tensor(part, dtype=torch.float32) for part in parts)
 
-    network = PlainNetwork(y.shape[1])
+    network = PlainNetwork(X.shape[1], y.shape[1])
     optimizer = torch.optim.Adam(network.parameters())
     rows = scaled(X, y)
-    for _ in range(STEPS):
+    for _ in range(steps):
         batch = torch.randint(len(X), (BATCH,))
         optimizer.zero_grad()
         network.nll(rows[0][batch], rows[1][batch]).mean().backward()
@@ -85,7 +90,8 @@ def fit_plain(X: NDArray, y: NDArray, seed: int) -> Callable[..., float]:
 
     @torch.no_grad()
     def nll(X: NDArray, y: NDArray) -> float:
-        return float(network.nll(*scaled(X, y)).mean() + np.log(y_std).sum())
+        log_scale = np.log(y_scaler.scale_).sum() if standardise else 0.0
+        return float(network.nll(*scaled(X, y)).mean() + log_scale)
 
     return nll
 

@@ -14,6 +14,8 @@ MAX_ROWS = 10_000
 # Relative to the unit variance of the standardised target: clusters of a single
 # value would otherwise start the networks as spikes.
 SMALLEST_VARIANCE = 1e-3
+# Relative to the mean weight.
+SMALLEST_WEIGHT = 1e-9
 
 
 def unconditional_mixtures(
@@ -30,6 +32,8 @@ def unconditional_mixtures(
     log_weights (M, K), means (M, K, d), covariance (M, d, d) within the clusters
     """
     rng = np.random.RandomState(seed % 2**32)
+    # k-means divides by the weight of each cluster.
+    weight = np.maximum(weight, SMALLEST_WEIGHT * weight.mean())
     if len(y) > MAX_ROWS:
         chosen = rng.choice(len(y), MAX_ROWS, replace=False)
         y, weight = y[chosen], weight[chosen]

@@ -1,5 +1,6 @@
 """What all tests share: random mixtures, real data, and a guard of global state."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -16,8 +17,20 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from skmdn import MixtureDensity
+
+# The same examples every time; HYPOTHESIS_PROFILE=search draws new and more of them.
+settings.register_profile(
+    "steady",
+    max_examples=40,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("search", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker
     torch.set_num_threads(1)
@@ -29,6 +42,15 @@ def pytest_addoption(parser):
         default=os.environ.get("SKMDN_DATA"),
         help="folder of the benchmark data; tests that need it are skipped without",
     )
+
+
+def load_benchmark(name):
+    """A script of benchmarks/ as a module."""
+    path = ROOT / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

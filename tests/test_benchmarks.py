@@ -1,13 +1,13 @@
 """The benchmarks run, resume and add up."""
 
 import csv
-import importlib.util
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import load_benchmark
 from numpy.testing import assert_allclose
 from scipy import stats
 from sklearn.linear_model import Ridge
@@ -33,16 +33,9 @@ def neighbours_are_found(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def quality(monkeypatch):
-    module = load("quality")
+    module = load_benchmark("quality")
 
     def small(X, y, seed):
         mdn = MDNRegressor(2, n_estimators=1, max_iter=2, random_state=seed)
@@ -123,7 +116,7 @@ def test_unknown_peers_are_named(quality, data, monkeypatch, capsys):
 
 
 def test_collapse_counts_runs_near_the_truth(monkeypatch, capsys):
-    collapse = load("collapse")
+    collapse = load_benchmark("collapse")
     monkeypatch.setattr(collapse, "STEPS", 2)
 
     def truth(X, y, seed):
@@ -145,7 +138,7 @@ def test_collapse_counts_runs_near_the_truth(monkeypatch, capsys):
 
 
 def test_speed_measures_every_part(monkeypatch, capsys):
-    speed = load("speed")
+    speed = load_benchmark("speed")
     # Processes of their own could not find a module that has no name on the path.
     monkeypatch.setattr(speed.multiprocessing, "get_context", lambda _: InProcess)
     monkeypatch.setattr(speed, "STEPS", 1)

@@ -1,0 +1,282 @@
+"""Properties that hold for every mixture and every input, searched by hypothesis."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+
+from skmdn import MDNRegressor, MixtureDensity
+from skmdn._persistence import digest
+from skmdn.metrics import crps, log_score, pit
+
+# Locations and scales are multiples of a unit, which may be tiny or huge.
+units = st.sampled_from([1e-12, 1e-3, 1.0, 1e6])
+moderate = st.floats(-30, 30, allow_subnormal=False).map(lambda x: round(x, 6))
+confidences = st.floats(0.001, 0.999)
+
+
+@st.composite
+def densities(draw, min_outputs=1, max_outputs=3):
+    """A density, and the unit in which it has moderate numbers."""
+    n, K = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    d, unit = draw(st.integers(min_outputs, max_outputs)), draw(units)
+    shares = draw(hnp.arrays(float, (n, K), elements=st.floats(1e-6, 1)))
+    means = draw(hnp.arrays(float, (n, K, d), elements=moderate))
+    upper = draw(hnp.arrays(float, (n, K, d, d), elements=st.floats(-3, 3)))
+    diagonal = draw(hnp.arrays(float, (n, K, d), elements=st.floats(0.05, 20)))
+    factors = np.triu(upper, 1) + diagonal[..., None] * np.eye(d)
+    weights = shares / shares.sum(axis=1, keepdims=True)
+    return MixtureDensity(weights, unit * means, factors / unit), unit
+
+
+@st.composite
+def densities_with_rows(draw, **sizes):
+    """A density, its unit, and a y for each row near one of its components."""
+    density, unit = draw(densities(**sizes))
+    n, d = len(density), density.n_outputs
+    offsets = draw(hnp.arrays(float, (n, d), elements=st.floats(-5, 5)))
+    component = draw(hnp.arrays(int, n, elements=st.integers(0, 9)))
+    component %= density.n_components
+    return density, unit, density.from_latent(offsets, component)
+
+
+def scalar(density):
+    return density.marginal(0)
+
+
+# -- mixtures --------------------------------------------------------------------
+
+
+@given(densities_with_rows())
+def test_logpdf_is_that_of_scipy_mixed_by_hand(drawn):
+    density, _, y = drawn
+    # SciPy takes near-singular covariances for singular ones.
+    assume(np.linalg.cond(density.covariances).max() < 1e8)
+    expected = []
+    for i, row in enumerate(y):
+        parts = [
+            stats.multivariate_normal.logpdf(row, mean, cov, allow_singular=True)
+            for mean, cov in zip(density.means[i], density.covariances[i], strict=True)
+        ]
+        expected.append(np.logaddexp.reduce(np.log(density.weights[i]) + parts))
+    assert_allclose(density.logpdf(y), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(densities_with_rows(min_outputs=2), st.data())
+def test_joint_is_marginal_times_conditional(drawn, data):
+    density, _, y = drawn
+    d = density.n_outputs
+    known = data.draw(st.sets(st.integers(0, d - 1), min_size=1, max_size=d - 1))
+    rest = [j for j in range(d) if j not in known]
+    marginal = density.marginal(sorted(known)).logpdf(y[:, sorted(known)])
+    conditional = density.condition({j: y[:, j] for j in known})
+    total = marginal + conditional.logpdf(y[:, rest])
+    assert_allclose(total, density.logpdf(y), rtol=1e-6, atol=1e-6)
+
+
+@given(densities_with_rows(min_outputs=3), st.permutations(range(3)))
+def test_marginals_of_marginals_are_marginals(drawn, order):
+    density, _, y = drawn
+    first, second, _ = order
+    through = density.marginal([second, first]).marginal([1])
+    expected = density.marginal([first]).logpdf(y[:, [first]])
+    assert_allclose(through.logpdf(y[:, [first]]), expected, rtol=1e-8, atol=1e-8)
+    turned = density.marginal(list(order)).logpdf(y[:, list(order)])
+    assert_allclose(turned, density.logpdf(y), rtol=1e-8, atol=1e-8)
+
+
+@given(densities_with_rows(), st.data())
+def test_order_and_splitting_of_components_are_irrelevant(drawn, data):
+    density, _, y = drawn
+    order = data.draw(st.permutations(range(density.n_components)))
+    weights = np.repeat(density.weights[:, order] / 2, 2, axis=1)
+    means = np.repeat(density.means[:, order], 2, axis=1)
+    factors = np.repeat(density.precision_factors[:, order], 2, axis=1)
+    same = MixtureDensity(weights, means, factors)
+    assert_allclose(same.logpdf(y), density.logpdf(y), rtol=1e-9, atol=1e-9)
+    mixed = MixtureDensity.mix([density, same], weights=[0.3, 0.7])
+    assert_allclose(mixed.logpdf(y), density.logpdf(y), rtol=1e-9, atol=1e-9)
+    assert_allclose(same.mean(), density.mean())
+
+
+@given(densities_with_rows())
+def test_latent_codes_are_inverted_with_their_jacobian(drawn):
+    density, unit, y = drawn
+    z, log_det = density.to_latent(y)
+    assert_allclose(density.from_latent(z), y[:, None] + 0 * z, rtol=1e-7, atol=unit)
+    joint = np.log(density.weights) + log_det + stats.norm.logpdf(z).sum(-1)
+    total = np.logaddexp.reduce(joint, axis=1)
+    assert_allclose(total, density.logpdf(y), rtol=1e-9, atol=1e-9)
+
+
+@given(densities())
+def test_covariance_is_within_plus_between(drawn):
+    density, unit = drawn
+    weights = density.weights[..., None, None]
+    apart = density.means - density.mean()[:, None]
+    between = apart[..., :, None] * apart[..., None, :]
+    expected = (weights * (density.covariances + between)).sum(axis=1)
+    assert_allclose(density.cov(), expected, rtol=1e-9, atol=1e-9 * unit**2)
+    variances = np.diagonal(density.cov(), axis1=1, axis2=2)
+    assert_allclose(density.var(), variances, rtol=1e-9)
+    assert_allclose(density.std() ** 2, density.var(), rtol=1e-12)
+
+
+@given(densities_with_rows())
+def test_responsibilities_are_shares(drawn):
+    density, _, y = drawn
+    shares = density.responsibilities(y)
+    assert (shares >= 0).all()
+    assert_allclose(shares.sum(axis=-1), 1, rtol=1e-12)
+    assert_allclose(-log_score(y, density), density.logpdf(y))
+
+
+@given(densities())
+def test_entropy_is_at_most_that_of_the_gaussian_of_equal_covariance(drawn):
+    density, _ = drawn
+    assume(np.linalg.cond(density.cov()).max() < 1e8)
+    d = density.n_outputs
+    _, log_det = np.linalg.slogdet(density.cov())
+    gaussian = 0.5 * (d * math.log(2 * math.pi * math.e) + log_det)
+    assert (density.entropy() <= gaussian + 0.02).all()
+
+
+@given(densities(max_outputs=1), confidences, confidences)
+def test_quantiles_invert_the_distribution_function(drawn, p, q):
+    density = scalar(drawn[0])
+    assert_allclose(density.cdf(density.ppf(q)), q, rtol=1e-9)
+    assert_allclose(density.sf(density.isf(q)), q, rtol=1e-9)
+    assert_allclose(density.cdf(density.ppf(q)) + density.sf(density.ppf(q)), 1)
+    low, high = sorted((p, q))
+    assert (density.ppf(low) <= density.ppf(high)).all()
+    components = stats.norm.ppf(
+        q, density.means, 1 / density.precision_factors
+    )  # the quantile of a mixture lies between those of its components
+    assert (density.ppf(q) >= components.min(axis=1) * (1 - 1e-12) - 1e-300).all() or (
+        components.min(axis=1) < 0
+    ).any()
+
+
+@given(densities(max_outputs=1), confidences)
+def test_intervals_and_regions_have_their_mass(drawn, confidence):
+    density = scalar(drawn[0])
+    low, high = density.interval(confidence)
+    assert_allclose(density.cdf(high) - density.cdf(low), confidence, rtol=1e-6)
+    for i, pieces in enumerate(density.hdr(confidence)):
+        row = density[i : i + 1]
+        mass = sum(float(row.cdf(b)[0] - row.cdf(a)[0]) for a, b in pieces)
+        assert_allclose(mass, confidence, atol=1e-6)
+        length = sum(b - a for a, b in pieces)
+        assert length <= (high[i] - low[i]) * (1 + 1e-6)
+
+
+@given(densities(max_outputs=1))
+def test_no_grid_finds_more_than_the_mode(drawn):
+    density = scalar(drawn[0])
+    grid = (
+        density.means[:, :, None]
+        + np.linspace(-3, 3, 25) / (density.precision_factors[:, :, None])
+    )
+    values = density.logpdf(grid.reshape(len(density), -1).T)
+    assert (density.logpdf(density.mode()) >= values.max(axis=0) - 1e-6).all()
+
+
+@given(densities_with_rows(max_outputs=1))
+def test_scores_are_proper_numbers(drawn):
+    density, unit, y = scalar(drawn[0]), drawn[1], drawn[2][:, 0]
+    score = crps(y, density)
+    assert (score >= 0).all()
+    # E|Y - y| - E|Y - Y'| / 2 is at most the first term, and that at most its square's.
+    distance = np.sqrt(density.var() + (density.mean() - y) ** 2)
+    assert (score <= distance * (1 + 1e-9) + 1e-12 * unit).all()
+    assert_allclose(pit(y, density), density.cdf(y), rtol=1e-12)
+
+
+@given(densities_with_rows(), st.floats(-1e3, 1e3), st.sampled_from([1e-6, 2.0, 1e9]))
+def test_densities_change_their_unit(drawn, shift, scale):
+    density, unit, y = drawn
+    shift *= unit
+    moved = MixtureDensity(
+        density.weights,
+        scale * density.means + scale * shift,
+        density.precision_factors / scale,
+    )
+    expected = density.logpdf(y) - density.n_outputs * math.log(scale)
+    assert_allclose(moved.logpdf(scale * y + scale * shift), expected, atol=1e-5)
+
+
+# -- estimators ------------------------------------------------------------------
+
+ordinary = st.integers(-3, 3).map(float) | moderate
+extreme = ordinary | st.sampled_from([-0.0, 1e-30, 1e30, -1e12, 5e-324, 1e200])
+
+
+@st.composite
+def rows(draw, numbers=ordinary):
+    n, p, d = draw(st.integers(2, 9)), draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    X = draw(hnp.arrays(float, (n, p), elements=numbers))
+    y = draw(hnp.arrays(float, (n, d) if d else (n,), elements=numbers))
+    weights = st.floats(0, 1e6) | st.sampled_from([0.0, 1e-300, 1e300])
+    weight = draw(st.none() | hnp.arrays(float, n, elements=weights).filter(np.any))
+    return X, y, weight
+
+
+def quick(**options):
+    options = {"n_components": 2, "n_estimators": 4, "max_iter": 2} | options
+    return MDNRegressor(
+        hidden_layer_sizes=(4,), random_state=0, device="cpu", **options
+    )
+
+
+def fit_quietly(mdn, *rows):
+    """Fit rows that may be few or have few values, of which there are warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return mdn.fit(*rows)
+
+
+@given(
+    rows(extreme), st.sampled_from(["full", "diag", "tied", "spherical", "low_rank"])
+)
+def test_all_numbers_give_a_finite_fit_or_a_clear_error(drawn, covariance_type):
+    X, y, weight = drawn
+    spread = [np.ptp(columns, axis=0) for columns in (X, y)]
+    reach = np.concatenate([np.ravel(part) for part in spread])
+    mdn = quick(covariance_type=covariance_type)
+    if ((reach > 1e150) | ((reach > 0) & (reach < 1e-150))).any():
+        with pytest.raises(ValueError, match=r"must spread over .* Change its unit"):
+            fit_quietly(mdn, X, y)
+        return
+    fit_quietly(mdn, X, y, weight)
+    mean, std = mdn.predict(X, return_std=True)
+    for values in (mean, std, mdn.score_samples(X, y), mdn.score_samples(X)):
+        assert np.isfinite(values).all()
+    assert (std > 0).all()
+    assert mdn.sample(X, 2, random_state=0).shape == (len(X), 2, *y.shape[1:])
+
+
+@given(rows(), st.randoms(use_true_random=False))
+def test_order_and_repetition_of_rows_are_weights(drawn, random):
+    X, y, _ = drawn
+    counts = np.array([random.randint(1, 3) for _ in y], dtype=float)
+    mdn = fit_quietly(quick(), X, y, counts)
+    repeated = np.repeat(np.arange(len(y)), counts.astype(int))
+    random.shuffle(repeated)
+    twin = fit_quietly(quick(), X[repeated], y[repeated])
+    assert_allclose(twin.predict(X), mdn.predict(X), rtol=1e-6, atol=1e-6)
+
+
+@given(rows())
+def test_layout_and_container_are_irrelevant(drawn):
+    X, y, weight = drawn
+    mdn = fit_quietly(quick(), X, y, weight)
+    wide = np.repeat(np.asfortranarray(X), 2, axis=1)[:, ::2]
+    twin = fit_quietly(quick(), wide, y.tolist(), weight)
+    assert_array_equal(twin.predict(X.astype(object)), mdn.predict(X))
+    assert digest(twin.__getstate__()) == digest(mdn.__getstate__())
