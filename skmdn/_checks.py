@@ -105,14 +105,19 @@ def as_targets(y: Any) -> NDArray[np.float64]:
 
 
 def as_weights(sample_weight: Any, X: NDArray) -> NDArray[np.float64]:
-    """Give weights as float64, one for each row."""
+    """Give weights as float64, one for each row, the largest between 1/2 and 1.
+
+    Only their ratios count. A power of two changes nothing else, and keeps sums of
+    huge and of tiny ones within reach.
+    """
     check_unmasked("sample_weight", sample_weight)
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative, got {weight.min()}.")
     if not weight.any():
         raise ValueError("sample_weight must not be zero for every row.")
-    return weight
+    _, exponent = np.frexp(weight.max())
+    return np.ldexp(weight, -exponent)
 
 
 def output_names(y: Any) -> tuple[str, ...] | None:

@@ -620,7 +620,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         score : float
             In nats; greater is better.
         """
-        return float(np.average(self.score_samples(X, y), weights=sample_weight))
+        values = self.score_samples(X, y)
+        return float(np.average(values, weights=as_weights(sample_weight, values)))
 
     # -- checking what comes in --------------------------------------------------
 

@@ -39,6 +39,8 @@ MAX_FOLDS = 8
 
 # Spread of a column whose square, and that of its inverse, are far from overflow.
 LARGEST_REACH = 1e150
+# Standardised numbers whose square is far from overflow in float32.
+LARGEST_OUTLIER = 1e15
 
 # What rounding may leave of the skewness of a symmetric column.
 SMALLEST_SKEWNESS = 1e-9
@@ -194,7 +196,8 @@ class Scaling(NamedTuple):
         variance = sum(
             share[part] @ (block - mean) ** 2 for part, block in dense_blocks(X, index)
         )
-        std = np.sqrt(variance)
+        # Rows of next to no weight may lie further out than float32 can say.
+        std = np.maximum(np.sqrt(variance), reach / LARGEST_OUTLIER)
         is_constant = std <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         return cls(mean, np.where(is_constant, 1.0, std))
 

@@ -14,7 +14,7 @@ MAX_ROWS = 10_000
 # Relative to the unit variance of the standardised target: clusters of a single
 # value would otherwise start the networks as spikes.
 SMALLEST_VARIANCE = 1e-3
-# Relative to the mean weight.
+# Relative to the largest weight.
 SMALLEST_WEIGHT = 1e-9
 
 
@@ -32,8 +32,6 @@ def unconditional_mixtures(
     log_weights (M, K), means (M, K, d), covariance (M, d, d) within the clusters
     """
     rng = np.random.RandomState(seed % 2**32)
-    # k-means divides by the weight of each cluster.
-    weight = np.maximum(weight, SMALLEST_WEIGHT * weight.mean())
     if len(y) > MAX_ROWS:
         chosen = rng.choice(len(y), MAX_ROWS, replace=False)
         y, weight = y[chosen], weight[chosen]
@@ -42,9 +40,11 @@ def unconditional_mixtures(
     cluster_of = np.arange(n_components) % n_clusters
     sharing = np.bincount(cluster_of)[cluster_of]
     log_weights, means, within = [], [], []
+    # k-means divides by the weight of each cluster.
+    floored = np.maximum(weight, SMALLEST_WEIGHT * weight.max())
     for _ in range(n_mixtures):
         clusters = KMeans(n_clusters, n_init=1, max_iter=30, random_state=rng).fit(
-            y, sample_weight=weight
+            y, sample_weight=floored
         )
         share = np.bincount(clusters.labels_, weight, n_clusters) / weight.sum()
         residuals = y - clusters.cluster_centers_[clusters.labels_]

@@ -137,6 +137,36 @@ def test_collapse_counts_runs_near_the_truth(monkeypatch, capsys):
     assert "| inverse_sine | plain | 0 of 2 |" in out
 
 
+def test_stress_counts_how_fits_end(monkeypatch, capsys):
+    stress = load_benchmark("stress")
+    monkeypatch.setattr(stress, "PLAIN_STEPS", 1)
+    monkeypatch.setattr(stress, "COVARIANCE_TYPES", ("full",))
+    rows = stress.cases(30, 0)
+    X, y, _ = rows["no noise"]
+    chosen = {
+        "no noise": (X, y, None),
+        "units": (1e200 * X, y, None),
+        "tiny weights": rows["tiny weights"],
+        "broken": (X + 9, y, None),
+    }
+    monkeypatch.setattr(stress, "cases", lambda n, seed: chosen)
+    check = stress.what_is_wrong
+    monkeypatch.setattr(
+        stress,
+        "what_is_wrong",
+        lambda mdn, X, y: "odd" if X.min() > 0 else check(mdn, X, y),
+    )
+    stress.main(["--seeds", "1", "--n-rows", "30"])
+    out = capsys.readouterr().out
+    assert "| no noise | 2 | 2 | 0 | 0 | 0 of 2 | 0 of 2 |" in out
+    assert "| units | 2 | 0 | 2 | 0 |" in out
+    assert "| tiny weights | 2 | 2 | 0 | 0 |  |  |" in out
+    assert "| broken | 2 | 0 | 0 | 2 |" in out
+    assert "| all | 8 | 4 | 2 | 2 |" in out
+    assert "2 times units: refused: X must spread over less than 1e+150" in out
+    assert "2 times broken: odd" in out
+
+
 def test_speed_measures_every_part(monkeypatch, capsys):
     speed = load_benchmark("speed")
     # Processes of their own could not find a module that has no name on the path.

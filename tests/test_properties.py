@@ -155,12 +155,11 @@ def test_quantiles_invert_the_distribution_function(drawn, p, q):
     assert_allclose(density.cdf(density.ppf(q)) + density.sf(density.ppf(q)), 1)
     low, high = sorted((p, q))
     assert (density.ppf(low) <= density.ppf(high)).all()
-    components = stats.norm.ppf(
-        q, density.means, 1 / density.precision_factors
-    )  # the quantile of a mixture lies between those of its components
-    assert (density.ppf(q) >= components.min(axis=1) * (1 - 1e-12) - 1e-300).all() or (
-        components.min(axis=1) < 0
-    ).any()
+    # The quantile of a mixture lies between those of its components.
+    components = stats.norm.ppf(q, density.means, 1 / density.precision_factors)
+    rounding = 1e-9 * np.abs(components).max(axis=1)
+    assert (density.ppf(q) >= components.min(axis=1) - rounding).all()
+    assert (density.ppf(q) <= components.max(axis=1) + rounding).all()
 
 
 @given(densities(max_outputs=1), confidences)
@@ -173,7 +172,7 @@ def test_intervals_and_regions_have_their_mass(drawn, confidence):
         mass = sum(float(row.cdf(b)[0] - row.cdf(a)[0]) for a, b in pieces)
         assert_allclose(mass, confidence, atol=1e-6)
         length = sum(b - a for a, b in pieces)
-        assert length <= (high[i] - low[i]) * (1 + 1e-6)
+        assert length <= (high[i] - low[i]) * (1 + 1e-4)
 
 
 @given(densities(max_outputs=1))
@@ -246,18 +245,20 @@ def fit_quietly(mdn, *rows):
 )
 def test_all_numbers_give_a_finite_fit_or_a_clear_error(drawn, covariance_type):
     X, y, weight = drawn
-    spread = [np.ptp(columns, axis=0) for columns in (X, y)]
+    used = slice(None) if weight is None else weight > 0
+    spread = [np.ptp(columns[used], axis=0) for columns in (X, y)]
     reach = np.concatenate([np.ravel(part) for part in spread])
     mdn = quick(covariance_type=covariance_type)
     if ((reach > 1e150) | ((reach > 0) & (reach < 1e-150))).any():
         with pytest.raises(ValueError, match=r"must spread over .* Change its unit"):
-            fit_quietly(mdn, X, y)
+            fit_quietly(mdn, X, y, weight)
         return
     fit_quietly(mdn, X, y, weight)
     mean, std = mdn.predict(X, return_std=True)
     for values in (mean, std, mdn.score_samples(X, y), mdn.score_samples(X)):
         assert np.isfinite(values).all()
     assert (std > 0).all()
+    assert np.isfinite(mdn.score(X, y, weight))
     assert mdn.sample(X, 2, random_state=0).shape == (len(X), 2, *y.shape[1:])
 
 

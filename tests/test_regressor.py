@@ -696,6 +696,7 @@ X, Y = linear_data()
         (lambda: quick().fit(X, Y).score_samples(X, Y[:, :1]), "y has 1 outputs"),
         (lambda: quick().fit(X, Y).score_samples(X, Y[:5]), "inconsistent numbers"),
         (lambda: quick().fit(X, Y).score_samples(X, nan_at(Y)), "y contains NaN"),
+        (lambda: quick().fit(X, Y).score(X, Y, -np.ones(80)), "negative, got -1"),
         (lambda: quick().fit(X, Y).predict(X, True, True), "At most one of return_std"),
         (lambda: quick().fit(X, Y).sample(X, 0), "n_samples .* got 0"),
     ],

@@ -190,3 +190,9 @@ def test_ties_in_X_are_ordered_alike_for_mirrored_targets():
     plain, turned = merge_rows(skewed), merge_rows(mirrored)
     assert_array_equal(plain.positions, turned.positions)
     assert_array_equal(plain.weight, turned.weight)
+
+
+def test_rows_of_next_to_no_weight_stay_in_reach_of_float32():
+    column, weight = np.array([[1.0], [0.0], [0.0]]), np.array([1e-300, 1.0, 1.0])
+    scaling = Scaling.of("y", column, weight, np.arange(3))
+    assert_allclose(scaling.apply(column)[:, 0], [1e15, 0, 0])

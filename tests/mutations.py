@@ -1,0 +1,199 @@
+"""Break formulas by hand, one at a time, and see that the tests notice.
+
+    python tests/mutations.py
+    python tests/mutations.py --only sign,bound
+
+Each mutant is a copy of the installed package with one line changed, in front of the
+path of a run of the suite that stops at its first failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import skmdn
+
+PACKAGE, TESTS = Path(skmdn.__file__).parent, Path(__file__).parent
+# These look at the package as a whole, not at its arithmetic.
+LEFT_OUT = (
+    "test_architecture.py",
+    "test_examples.py",
+    "test_mutations.py",
+    "test_supply_chain.py",
+)
+
+
+class Mutation(NamedTuple):
+    module: str
+    right: str
+    wrong: str
+
+
+UNCHANGED = Mutation("_mixture", "", "")
+
+MUTATIONS = {
+    "log-determinant left out of the density": Mutation(
+        "_mixture",
+        "constant = log_det(mixture.precision_factors) - y",
+        "constant = - y",
+    ),
+    "normaliser with the number of components": Mutation(
+        "_calibration",
+        "joint.logsumexp(1) - 0.5 * n_outputs * _mixture.LOG_2PI",
+        "joint.logsumexp(1) - 0.5 * joint.shape[1] * _mixture.LOG_2PI",
+    ),
+    "log-determinant doubled while training": Mutation(
+        "_covariance", "log_dets = u.log().sum(2)", "log_dets = 2 * u.log().sum(2)"
+    ),
+    "sign of the bound's constant": Mutation(
+        "_mixture",
+        "return -math.log(n_components) -",
+        "return math.log(n_components) -",
+    ),
+    "between-component covariance left out": Mutation(
+        "_mixture",
+        "covariances(mixture.precision_factors) + between)",
+        "covariances(mixture.precision_factors))",
+    ),
+    "between-network variance left out": Mutation(
+        "_inference", "variance.mean(0) + mean.var(0, correction=0)", "variance.mean(0)"
+    ),
+    "Jacobian of the scaling with the wrong sign": Mutation(
+        "_inference",
+        "log_density.sub_(self.y_scaling",
+        "log_density.add_(self.y_scaling",
+    ),
+    "rows instead of columns of U rescaled": Mutation(
+        "_mixture", "(scale.sign()[:, None] * scale)", "(scale.sign() * scale[:, None])"
+    ),
+    "weights of training rows dropped": Mutation(
+        "_training", "used = weight[rows] * counts", "used = 1.0 * counts"
+    ),
+    "weights of held-out rows dropped": Mutation(
+        "_training",
+        "rows.to(y.device), weight[rows] * counts)",
+        "rows.to(y.device), 1.0 * counts)",
+    ),
+    "weights of equal rows not added": Mutation(
+        "_rows",
+        "np.bincount(group, weights=weight[order])",
+        "np.bincount(group, weights=np.ones(len(group)))",
+    ),
+    "pool not divided by its number": Mutation(
+        "_calibration",
+        "grouped.logsumexp(0) - n_pooled.log()[:, None]",
+        "grouped.logsumexp(0)",
+    ),
+    "softmax over the wrong axis": Mutation(
+        "_head",
+        "return Terms(logits.log_softmax(1),",
+        "return Terms(logits.log_softmax(0),",
+    ),
+    "condition keeps the weights": Mutation(
+        "_mixture",
+        "torch.log_softmax(joint_log_prob(given, values), dim=-1)",
+        "mixture.log_weights",
+    ),
+    "condition shifts the wrong way": Mutation(
+        "_mixture", "free_factors, -shift)", "free_factors, shift)"
+    ),
+    "half of the CRPS's second term": Mutation(
+        "_mixture",
+        "to_each_other).sum((-2, -1)) / 2",
+        "to_each_other).sum((-2, -1)) / 4",
+    ),
+    "sharpness once instead of twice": Mutation(
+        "_calibration", "math.exp(2 * float(point[0]))", "math.exp(float(point[0]))"
+    ),
+    "gradient of the logits turned round": Mutation(
+        "_head",
+        "torch.sub(minus_r, minus_weights, out=by_logits)",
+        "torch.sub(minus_weights, minus_r, out=by_logits)",
+    ),
+    "floor ignored by the gradient": Mutation(
+        "_head", ".mul_(above.div_(variances))", ""
+    ),
+    "clipping over members instead of within": Mutation(
+        "_training",
+        "vector_norm(self.gradient, dim=1, keepdim=True)",
+        "vector_norm(self.gradient, dim=0, keepdim=True)",
+    ),
+    "decay that grows": Mutation(
+        "_training", "self.matrices.mul_(1 - factor)", "self.matrices.mul_(1 + factor)"
+    ),
+    "order of the outputs not undone": Mutation(
+        "_head", "_taken(outputs, self.order.argsort())", "_taken(outputs, self.order)"
+    ),
+    "rows train the networks that hold them out": Mutation(
+        "_rows", "trains = _subset(~is_held_out)", "trains = _subset(is_held_out)"
+    ),
+    "relative instead of absolute progress": Mutation(
+        "_training", "score > self.score + tol", "score > self.score * (1 + tol)"
+    ),
+    "entropy without that of the components": Mutation(
+        "_mixture", "gaussian + torch.special.entr(weights)", "gaussian"
+    ),
+    "samples with the factor for its inverse": Mutation(
+        "_mixture",
+        "return means + z / factors[..., 0]",
+        "return means + z * factors[..., 0]",
+    ),
+    "skewness not undone": Mutation(
+        "_rows", "np.log(np.abs(self.scale)).sum()", "np.log(self.scale).sum()"
+    ),
+    "checkpoint without the calibration": Mutation(
+        "_training",
+        'self.calibration = Calibration(*state["calibration"].tolist())',
+        "pass",
+    ),
+}
+
+
+def first_failure(mutation: Mutation) -> str | None:
+    """Name of the test that notices; None where the mutant survives."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(PACKAGE, Path(folder, "skmdn"))
+        path = Path(folder, "skmdn", f"{mutation.module}.py")
+        source = path.read_text()
+        path.write_text(source.replace(mutation.right, mutation.wrong))
+        ignored = [f"--ignore={TESTS / name}" for name in LEFT_OUT]
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", *ignored, str(TESTS)],
+            cwd=TESTS.parent,
+            env=os.environ | {"PYTHONPATH": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    found = re.search(r"^(?:FAILED|ERROR) \S*?(test_\w+\.py\S*)", run.stdout, re.M)
+    return found[1] if run.returncode and found else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[""])
+    options = parser.parse_args()
+    names = [n for n in MUTATIONS if any(part in n for part in options.only)]
+    if test := first_failure(UNCHANGED):
+        sys.exit(f"{test} fails without a mutation.")
+    caught = 0
+    for name in names:
+        test = first_failure(MUTATIONS[name])
+        caught += test is not None
+        print(f"| {name} | {test or 'SURVIVED'} |", flush=True)
+    print(f"{caught} of {len(names)} caught")
+    sys.exit(caught < len(names))
+
+
+if __name__ == "__main__":
+    main()
