@@ -24,6 +24,7 @@ __all__ = [
     "check_unmasked",
     "naming_what_is_no_number",
     "output_names",
+    "weighted_mean",
 ]
 
 WEIGHT_SUM_ATOL = 1e-6
@@ -118,6 +119,13 @@ def as_weights(sample_weight: Any, X: NDArray) -> NDArray[np.float64]:
         raise ValueError("sample_weight must not be zero for every row.")
     _, exponent = np.frexp(weight.max())
     return np.ldexp(weight, -exponent)
+
+
+def weighted_mean(values: NDArray[np.float64], sample_weight: Any) -> float:
+    """Mean of values (n,); rows of no weight do not count, whatever they hold."""
+    weight = as_weights(sample_weight, values)
+    counts = weight > 0
+    return float(np.average(values[counts], weights=weight[counts]))
 
 
 def output_names(y: Any) -> tuple[str, ...] | None:

@@ -40,6 +40,7 @@ from skmdn._checks import (
     check_unmasked,
     naming_what_is_no_number,
     output_names,
+    weighted_mean,
 )
 from skmdn._compat import CallbackSupportMixin
 from skmdn._covariance import COVARIANCE_TYPES
@@ -620,8 +621,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         score : float
             In nats; greater is better.
         """
-        values = self.score_samples(X, y)
-        return float(np.average(values, weights=as_weights(sample_weight, values)))
+        return weighted_mean(self.score_samples(X, y), sample_weight)
 
     # -- checking what comes in --------------------------------------------------
 
@@ -965,7 +965,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         if len(unused):
             values[~is_used] = self.score_samples(given.X[unused], given.y[unused])
         self.oof_log_density_ = values[distinct.number]
-        self.oof_score_ = float(np.average(self.oof_log_density_, weights=given.weight))
+        self.oof_score_ = weighted_mean(self.oof_log_density_, given.weight)
 
     # -- predicting in chunks ----------------------------------------------------
 

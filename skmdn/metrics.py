@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmdn import _mixture
+from skmdn._checks import weighted_mean
 from skmdn._mixture import Mixture
 from skmdn.density import MixtureDensity
 
@@ -439,8 +440,9 @@ class _DensityScorer:
     def __call__(
         self, estimator: Any, X: Any, y: Any, sample_weight: Any = None
     ) -> float:
-        scores = self.score(y, predict_density(estimator, X))
-        return -float(np.average(scores, weights=sample_weight))
+        return -weighted_mean(
+            self.score(y, predict_density(estimator, X)), sample_weight
+        )
 
     def _accept_sample_weight(self) -> bool:
         """What scikit-learn asks each of several scorers."""

@@ -266,6 +266,16 @@ def test_out_of_fold_of_weightless_rows_is_the_pooled_density():
     assert_allclose(mdn.oof_score_, mdn.oof_log_density_[10:].mean())
 
 
+def test_rows_of_no_weight_do_not_count_whatever_they_hold():
+    X, y = linear_data(d=1)
+    y, weight = y[:, 0].copy(), np.ones(80)
+    y[0], weight[0] = 1e200, 0.0
+    mdn = quick(n_estimators=4).fit(X, y, sample_weight=weight)
+    assert mdn.oof_log_density_[0] == -np.inf
+    assert_allclose(mdn.oof_score_, mdn.oof_log_density_[1:].mean())
+    assert_allclose(mdn.score(X, y, weight), mdn.score(X[1:], y[1:]))
+
+
 def test_folds_predict_the_score_of_new_rows():
     X, y = make_inverse_sine(1000, random_state=0)
     X_test, y_test = make_inverse_sine(5000, random_state=1)
