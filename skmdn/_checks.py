@@ -52,7 +52,9 @@ def naming_what_is_no_number(X: Any) -> Iterator[None]:
         Before or in place of what the conversion of X to floats says.
     """
     check_unmasked("X", X)
-    columns = {f" in column {name!r}": X[name] for name in getattr(X, "columns", ())}
+    # Of an Arrow table, `columns` are not the names.
+    names = [n for n in getattr(X, "columns", ()) if isinstance(n, (str, int))]
+    columns = {f" in column {name!r}": X[name] for name in names}
     dtypes: dict[str, Any] = {
         where: np.asarray(columns[where][:1]).dtype for where in columns
     }

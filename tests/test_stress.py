@@ -121,6 +121,16 @@ def test_frames_are_read_as_their_numbers(case):
     assert_array_equal(mdn.predict(rows), fit(*plain).predict(plain[0]))
 
 
+def test_tables_whose_columns_are_no_names_are_read():
+    class Table:
+        columns = (X[:, 0], X[:, 1])
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array(X, dtype=dtype)
+
+    assert_array_equal(fit(Table(), Y).predict(X), fit(X, Y).predict(X))
+
+
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_unusable_frames_and_arrays_name_the_cause_and_the_remedy(case):
     rows, targets, message = UNUSABLE[case]
