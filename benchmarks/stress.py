@@ -50,14 +50,12 @@ def with_square(y: NDArray) -> NDArray:
     return np.column_stack([y, scale * ((y - y.mean()) / scale) ** 2])
 
 
-def outcome(
-    X: NDArray, y: NDArray, weight: NDArray | None, kind: str, n_estimators: int
-) -> str:
+def outcome(X: NDArray, y: NDArray, weight: NDArray | None, kind: str) -> str:
     """Fit, and say how it ended."""
     mdn = MDNRegressor(
         6,
         covariance_type=kind,
-        n_estimators=n_estimators,
+        n_estimators=4,
         hidden_layer_sizes=(16,),
         max_iter=30,
         random_state=0,
@@ -103,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             X, y, weight = cases(n, seed)[name]
             for targets in (y, with_square(y)):
                 for kind in COVARIANCE_TYPES:
-                    end = outcome(X, targets, weight, kind, n_estimators=4)
+                    end = outcome(X, targets, weight, kind)
                     kind_of_end = end.split(":")[0]
                     is_named = kind_of_end in ("proper", "refused")
                     counts[kind_of_end if is_named else "broken"] += 1

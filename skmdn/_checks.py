@@ -52,28 +52,39 @@ def naming_what_is_no_number(X: Any) -> Iterator[None]:
         Before or in place of what the conversion of X to floats says.
     """
     check_unmasked("X", X)
-    # Of an Arrow table, `columns` are not the names.
-    names = [n for n in getattr(X, "columns", ()) if isinstance(n, (str, int))]
-    columns = {f" in column {name!r}": X[name] for name in names}
-    dtypes: dict[str, Any] = {
-        where: np.asarray(columns[where][:1]).dtype for where in columns
-    }
-    for where, dtype in (dtypes or {"": getattr(X, "dtype", None)}).items():
-        if getattr(dtype, "kind", None) in ("m", "M"):
+    is_frame = hasattr(X, "columns") and hasattr(X, "dtypes")
+    dtypes = (
+        zip(X.columns, X.dtypes, strict=True)
+        if is_frame
+        else [(None, getattr(X, "dtype", None))]
+    )
+    for name, dtype in dtypes:
+        if _is_time(dtype):
             raise ValueError(
-                f"X must hold numbers, got dates or times{where}. Turn them into "
-                "numbers of a unit that you choose."
+                f"X must hold numbers, got dates or times{_in_column(name)}. Turn them "
+                "into numbers of a unit that you choose."
             )
     try:
         yield
     except ValueError as exc:
         if "could not convert string" not in str(exc):
             raise
-        where = next((where for where in columns if _is_text(columns[where])), "")
+        texts = [name for name in X.columns if _is_text(X[name])] if is_frame else []
         raise ValueError(
-            f"X must hold numbers, but {exc}{where}. Encode categories as numbers, for "
-            "example with a OneHotEncoder in a Pipeline."
+            f"X must hold numbers, but {exc}{_in_column(*texts[:1])}. Encode "
+            "categories as numbers, for example with a OneHotEncoder in a Pipeline."
         ) from exc
+
+
+def _in_column(name: Any = None) -> str:
+    return "" if name is None else f" in column {name!r}"
+
+
+def _is_time(dtype: Any) -> bool:
+    """Whether a dtype of NumPy, pandas or polars is of dates or times."""
+    if hasattr(dtype, "is_temporal"):
+        return dtype.is_temporal()
+    return getattr(dtype, "kind", None) in ("m", "M")
 
 
 def _is_text(column: Any) -> bool:
@@ -89,14 +100,15 @@ def as_targets(y: Any) -> NDArray[np.float64]:
     y = np.asarray(y)
     if np.iscomplexobj(y):
         raise ValueError("Complex data not supported: y must be real.")
+    if _is_time(y.dtype):
+        raise ValueError(
+            f"y must hold numbers, got dtype {y.dtype}. Divide times by a unit."
+        )
     try:
-        if y.dtype.kind in "mM":
-            raise TypeError("dates and times have a unit")
         y = y.astype(np.float64)
     except (TypeError, ValueError) as exc:
         raise ValueError(
-            f"y must hold numbers, got dtype {y.dtype}. Divide times by a unit; for "
-            "labels use a classifier."
+            f"y must hold numbers, got dtype {y.dtype}. For labels use a classifier."
         ) from exc
     # Not known before where y was an array of objects.
     assert_all_finite(y, input_name="y")

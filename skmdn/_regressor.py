@@ -419,9 +419,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         distinct = merge_rows(given)
         used = UsedRows.of(given, distinct)
         settings = self._settings(len(used.y))
-        data = {"X": given.X, "y": self._as_y(given.y)}
-        if sample_weight is not None:
-            data["metadata"] = {"sample_weight": given.weight}
+        metadata = None if sample_weight is None else {"sample_weight": given.weight}
+        data = {"X": given.X, "y": self._as_y(given.y), "metadata": metadata}
         task = self._init_callback_context(max_subtasks=settings.max_iter)
         task.call_on_fit_task_begin(estimator=self, **data)
         # A continued fit draws the same folds again, so that nothing leaks.

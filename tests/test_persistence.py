@@ -149,12 +149,10 @@ def test_a_newer_form_is_refused(monkeypatch):
 
 
 def edited(change):
-    """The pickle of a model whose state was changed after it was sealed."""
-    mdn = fitted()
-    state = mdn.__getstate__()
+    """A blank estimator, and a state for it that was changed after it was sealed."""
+    state = fitted().__getstate__()
     change(state)
-    blank = MDNRegressor.__new__(MDNRegressor)
-    return blank, state
+    return MDNRegressor.__new__(MDNRegressor), state
 
 
 @pytest.mark.parametrize(
