@@ -76,7 +76,6 @@ from skmdn._start import unconditional_mixtures
 from skmdn._training import (
     LEARNING_RATES,
     FlatParameters,
-    HeldOut,
     History,
     MemberRows,
     Moments,
@@ -86,6 +85,7 @@ from skmdn._training import (
     train,
     warn_of_divergence,
 )
+from skmdn._validation import HeldOut
 from skmdn.density import MixtureDensity
 from skmdn.nn import (
     ACTIVATIONS,

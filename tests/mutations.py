@@ -93,7 +93,7 @@ MUTATIONS = {
         "_training", "used = weight[rows] * counts", "used = 1.0 * counts"
     ),
     "weights of held-out rows dropped": Mutation(
-        "_training",
+        "_validation",
         "rows.to(y.device), weight[rows] * counts)",
         "rows.to(y.device), 1.0 * counts)",
     ),
@@ -151,7 +151,7 @@ MUTATIONS = {
         "_rows", "trains = _subset(~is_held_out)", "trains = _subset(is_held_out)"
     ),
     "relative instead of absolute progress": Mutation(
-        "_training", "score > self.score + tol", "score > self.score * (1 + tol)"
+        "_validation", "score > self.score + tol", "score > self.score * (1 + tol)"
     ),
     "entropy without that of the components": Mutation(
         "_mixture", "gaussian + torch.special.entr(weights)", "gaussian"

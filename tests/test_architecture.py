@@ -30,6 +30,7 @@ FLOORS = {
     "_gradient": 6,
     "_inference": 6,
     "_persistence": 6,
+    "_validation": 6,
     "density": 6,
     "_training": 7,
     "datasets": 7,

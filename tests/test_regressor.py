@@ -14,7 +14,7 @@ from sklearn.datasets import make_regression
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 
-from skmdn import MDNRegressor, MixtureDensity, _training
+from skmdn import MDNRegressor, MixtureDensity, _validation
 from skmdn._covariance import COVARIANCE_TYPES
 from skmdn._schedule import auto_batch_size, auto_max_iter, auto_n_components
 from skmdn.datasets import make_inverse_sine, make_rotating_gaussians
@@ -241,7 +241,7 @@ def test_out_of_fold_densities_come_from_networks_that_did_not_see_the_row():
 
 def test_networks_that_share_a_fold_are_pooled(monkeypatch):
     # Otherwise the networks end sharper than those of one fold should be.
-    monkeypatch.setattr(_training, "extrapolate", lambda alone, pooled, *_: pooled)
+    monkeypatch.setattr(_validation, "extrapolate", lambda alone, pooled, *_: pooled)
     X, y = linear_data()
     mdn = quick(n_estimators=11).fit(X, y)
     X_scaled = torch.tensor((X - mdn.X_mean_) / mdn.X_scale_)

@@ -7,20 +7,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 from torch.optim.adam import adam
 
-from skmdn import _training
+from skmdn import _training, _validation
 from skmdn._calibration import Calibration, extrapolate
 from skmdn._gradient import Backpropagation
 from skmdn._rows import every_row
 from skmdn._training import (
-    Best,
     FlatParameters,
-    HeldOut,
     MemberRows,
     Trainer,
     Training,
     TrainingSettings,
     train,
 )
+from skmdn._validation import Best, HeldOut
 from skmdn.nn import MixtureDensityNetwork, mixture_nll
 
 SETTINGS = {
@@ -185,7 +184,7 @@ def make_held_out(n=40, n_lists=1, weight=None, seed=5):
 
 
 def test_held_out_score_is_the_mean_log_likelihood_of_the_calibrated_pool(monkeypatch):
-    monkeypatch.setattr(_training, "EVALUATION_ROWS", 7)
+    monkeypatch.setattr(_validation, "EVALUATION_ROWS", 7)
     weight = torch.rand(40, generator=torch.Generator().manual_seed(1)).double()
     network, held_out = make_trainer(n_members=3).network, make_held_out(weight=weight)
     calibration, score = held_out.score(network, Calibration())
@@ -196,7 +195,7 @@ def test_held_out_score_is_the_mean_log_likelihood_of_the_calibrated_pool(monkey
 
 
 def test_of_many_held_out_rows_evenly_spread_ones_are_read(monkeypatch):
-    monkeypatch.setattr(_training, "MOST_HELD_OUT_ROWS", 8)
+    monkeypatch.setattr(_validation, "MOST_HELD_OUT_ROWS", 8)
     assert make_held_out(n_lists=2).index.tolist() == [[0, 10, 20, 30]] * 2
 
 
