@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
-from sklearn.utils import gen_batches
 
 __all__ = [
     "make_generator",
@@ -103,4 +102,6 @@ def make_generator(
 def row_chunks(n_rows: int, bytes_per_row: int) -> Iterator[slice]:
     """Cut rows into slices that fit the cache and scikit-learn's `working_memory`."""
     budget = min(get_config()["working_memory"], CACHE_MEBIBYTES) * MEBIBYTE
-    yield from gen_batches(n_rows, max(1, int(budget // max(1, bytes_per_row))))
+    size = max(1, int(budget // max(1, bytes_per_row)))
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))

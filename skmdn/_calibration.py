@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skmdn import _mixture
 from skmdn._rows import folds_of
+from skmdn.distributed import ALONE, Ranks
 
 __all__ = ["Calibration", "Terms", "calibrate", "extrapolate", "pool_by_fold"]
 
@@ -75,7 +76,11 @@ def pool_by_fold(log_densities: Tensor, n_folds: int) -> Tensor:
 
 
 def calibrate(
-    terms: Terms, weight: Tensor, n_outputs: int, start: Calibration
+    terms: Terms,
+    weight: Tensor,
+    n_outputs: int,
+    start: Calibration,
+    ranks: Ranks = ALONE,
 ) -> tuple[Calibration, float]:
     """Maximise the pooled log-likelihood of held-out rows by Newton's method.
 
@@ -96,22 +101,22 @@ def calibrate(
         Mean log-likelihood under it, in nats; minus infinity, with `start` as it
         was, where the terms are not finite.
     """
-    if not all(part.isfinite().all() for part in terms):
+    if ranks.max([not part.isfinite().all() for part in terms]).any():
         return start, -math.inf
-    rows = Rows.of(terms, weight, n_outputs)
-    n_rows = int((weight > 0).sum())
+    rows = Rows.of(terms, weight, n_outputs, ranks)
     point = torch.tensor(start, dtype=torch.float64)
-    score, objective, gradient, hessian = _objective(point, rows, n_rows)
+    score, objective, gradient, hessian = _objective(point, rows)
     for _ in range(MAX_NEWTON_STEPS):
         # Where it is not concave, minus the absolute curvature still points upwards.
         curvatures, axes = torch.linalg.eigh(hessian)
         step = axes @ ((axes.T @ gradient) / curvatures.abs().clamp(min=1e-3))
         step /= max(1.0, float(step.norm()))
+        ranks.first_(step)  # processors may differ in the last bit
         promised = float(gradient @ step) / 2
-        trial = _objective(point + step, rows, n_rows)
+        trial = _objective(point + step, rows)
         while trial[1] < objective and float(step.norm()) > 1e-6:
             step = step / 4
-            trial = _objective(point + step, rows, n_rows)
+            trial = _objective(point + step, rows)
         if trial[1] < objective:
             break
         point, (score, objective, gradient, hessian) = point + step, trial
@@ -121,22 +126,30 @@ def calibrate(
 
 
 class Rows(NamedTuple):
-    """Terms and shares (n_folds, n) of rows, in blocks that stay in the cache."""
+    """Terms and shares (n_folds, n) of rows, in blocks that stay in the cache.
+
+    Shares add up to one, and n_rows counts, over all ranks.
+    """
 
     terms: list[Terms]
     shares: list[Tensor]
     n_outputs: int
+    n_rows: int
+    ranks: Ranks
 
     @classmethod
-    def of(cls, terms: Terms, weight: Tensor, n_outputs: int) -> Rows:
+    def of(cls, terms: Terms, weight: Tensor, n_outputs: int, ranks: Ranks) -> Rows:
         n_members, n_components, _ = terms.log_weights.shape
-        n_rows = max(1, BLOCK_NUMBERS // (n_members * n_components))
-        blocks = (part.double().split(n_rows, dim=-1) for part in terms)
-        share = weight.double() / weight.sum()
+        length = max(1, BLOCK_NUMBERS // (n_members * n_components))
+        blocks = (part.double().split(length, dim=-1) for part in terms)
+        total, n_rows = ranks.sum([weight.double().sum(), (weight > 0).sum()])
+        share = weight.double() / total
         return cls(
             [Terms(*block) for block in zip(*blocks, strict=True)],
-            list(share.split(n_rows, dim=-1)),
+            list(share.split(length, dim=-1)),
             n_outputs,
+            int(n_rows),
+            ranks,
         )
 
 
@@ -160,27 +173,22 @@ def extrapolate(
     return Calibration(-0.5 * math.log(variance), power)
 
 
-def _objective(
-    point: Tensor, rows: Rows, n_rows: int
-) -> tuple[float, float, Tensor, Tensor]:
+def _objective(point: Tensor, rows: Rows) -> tuple[float, float, Tensor, Tensor]:
     """Score, penalised score, and the gradient and Hessian of the latter."""
-    sums = [
+    blocks = [
         _derivatives(point, terms, share, rows.n_outputs)
         for terms, share in zip(rows.terms, rows.shares, strict=True)
     ]
-    score, gradient, hessian = (
-        torch.stack(part).sum(0) for part in zip(*sums, strict=True)
-    )
-    objective = float(score - point.square().sum() / (2 * n_rows))
-    gradient = gradient - point / n_rows
-    hessian = hessian - torch.eye(2, dtype=hessian.dtype) / n_rows
+    score, *others = rows.ranks.sum_(torch.stack(blocks).sum(0))
+    gradient, hessian = torch.stack(others).split([2, 4])
+    objective = float(score - point.square().sum() / (2 * rows.n_rows))
+    gradient = gradient - point / rows.n_rows
+    hessian = hessian.view(2, 2) - torch.eye(2, dtype=hessian.dtype) / rows.n_rows
     return float(score), objective, gradient, hessian
 
 
-def _derivatives(
-    point: Tensor, terms: Terms, share: Tensor, n_outputs: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Summed log-likelihood, and its gradient and Hessian.
+def _derivatives(point: Tensor, terms: Terms, share: Tensor, n_outputs: int) -> Tensor:
+    """Summed log-likelihood, its gradient (2) and Hessian (4), in a row of seven.
 
     With s the log of the sharpness and t that of the power, a component's joint
     log-density is e^t a - log sum e^(e^t a) + d s + b - e^(2s) q / 2, and that of
@@ -221,8 +229,5 @@ def _derivatives(
         ]
     ).unflatten(0, (2, 2))
     second = second - first[:, None] * first[None, :]
-    return (
-        (share * pooled).sum(),
-        (share * first).sum((1, 2)),
-        (share * second).sum((2, 3)),
-    )
+    values = torch.cat([pooled[None], first, second.flatten(0, 1)])
+    return (share * values).sum((1, 2))

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight
 
+from skmdn.distributed import ALONE, Ranks
+
 __all__ = [
     "as_finite",
     "as_targets",
@@ -119,7 +121,9 @@ def as_targets(y: Any) -> NDArray[np.float64]:
     return y
 
 
-def as_weights(sample_weight: Any, X: NDArray) -> NDArray[np.float64]:
+def as_weights(
+    sample_weight: Any, X: NDArray, ranks: Ranks = ALONE
+) -> NDArray[np.float64]:
     """Give weights as float64, one for each row, the largest between 1/2 and 1.
 
     Only their ratios count. A power of two changes nothing else, and keeps sums of
@@ -131,7 +135,7 @@ def as_weights(sample_weight: Any, X: NDArray) -> NDArray[np.float64]:
         raise ValueError(f"sample_weight must not be negative, got {weight.min()}.")
     if not weight.any():
         raise ValueError("sample_weight must not be zero for every row.")
-    _, exponent = np.frexp(weight.max())
+    _, exponent = np.frexp(ranks.max(weight.max()))
     return np.ldexp(weight, -exponent)
 
 

@@ -84,7 +84,7 @@ class Backpropagation:
     def run(
         self, X: Tensor, y: Tensor, weight: Tensor, *, is_bound: bool = False
     ) -> Tensor:
-        """Weighted negative log-likelihoods; the gradient of their mean fills `.grad`.
+        """Weighted negative log-likelihoods; the gradient of their sum fills `.grad`.
 
         Parameters
         ----------

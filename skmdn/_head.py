@@ -174,7 +174,7 @@ class MixtureHead(nn.Module, ABC):
         *,
         is_bound: bool,
     ) -> Tensor:
-        """Weighted negative log-likelihood, or bound; write the gradient of its mean.
+        """Weighted negative log-likelihood, or bound; write the gradient of its sum.
 
         With j the joint log-densities of components, up to the normaliser of the
         logits, the gradient in them is minus the responsibilities R, and that of the
@@ -209,7 +209,7 @@ class MixtureHead(nn.Module, ABC):
             both[1] = 1 / n_components
         nll = log_normaliser - log_sum
         # With minus the weights and responsibilities, few signs are left to change.
-        both *= weight.div(-weight.shape[1]).unsqueeze(1)
+        both *= weight.neg().unsqueeze(1)
         minus_weights, minus_r = both.unbind()
         torch.sub(minus_r, minus_weights, out=by_logits)
         by_log_u = self.differentiate(

@@ -62,6 +62,7 @@ from skmdn._rows import (
     WeightedRows,
     count_folds,
     every_row,
+    fingerprint,
     hold_out,
     merge_rows,
     orientation,
@@ -87,6 +88,7 @@ from skmdn._training import (
 )
 from skmdn._validation import HeldOut
 from skmdn.density import MixtureDensity
+from skmdn.distributed import Ranks, join
 from skmdn.nn import (
     ACTIVATIONS,
     EMBEDDINGS,
@@ -411,45 +413,10 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             If there are too few rows to hold any out; all of them train then. If an
             output takes few distinct values, so that its log-likelihood says little.
         """
-        given = self._check_rows(X, y, sample_weight, reset=True)
-        validation = self._check_validation(X_val, y_val, sample_weight_val)
-        is_continued = self.warm_start and hasattr(self, "network_")
-        if not is_continued:
-            self._seed = make_seed(self.random_state)
-        distinct = merge_rows(given)
-        used = UsedRows.of(given, distinct)
-        settings = self._settings(len(used.y))
-        metadata = None if sample_weight is None else {"sample_weight": given.weight}
-        data = {"X": given.X, "y": self._as_y(given.y), "metadata": metadata}
-        task = self._init_callback_context(max_subtasks=settings.max_iter)
-        task.call_on_fit_task_begin(estimator=self, **data)
-        # A continued fit draws the same folds again, so that nothing leaks.
-        generator = make_generator(self._seed)
-        folds = None
-        if self.early_stopping and validation is None:
-            folds = self._hold_out(len(used.y), generator)
-        network = (
-            self._copied_network()
-            if is_continued
-            else self._new_network(used, generator)
-        )
-        self._warn_of_ties(used.y)
-        trainer = self._trainer(network, settings, generator)
-        rows, held_out = self._split(used, validation, folds, trainer.device)
-        training = Training(
-            trainer,
-            rows,
-            held_out,
-            self._scalings()[1].log_scale,
-            partial(self._identity, given, validation, is_continued, trainer.device),
-        )
-        history = self._run(training, task, data)
-        calibrations = None if held_out is None else held_out.calibrations(network)
-        self._set_fitted(network, history)
-        if calibrations is not None:
-            self._calibrate(*calibrations, given, distinct, used, folds)
-        if not training.is_interrupted:
-            task.call_on_fit_task_end(estimator=self, **data)
+        with join() as ranks:
+            given = self._check_rows(X, y, sample_weight, ranks, reset=True)
+            validation = self._check_validation(X_val, y_val, sample_weight_val, ranks)
+            self._fit(given, validation, sample_weight is not None, ranks)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -474,20 +441,24 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self : MDNRegressor
         """
         is_first = not hasattr(self, "network_")
-        given = self._check_rows(X, y, sample_weight, reset=is_first)
-        used = UsedRows.of(given, merge_rows(given))
-        if is_first:
-            self._seed = make_seed(self.random_state)
-        n_seen = 0 if is_first else self.n_iter_
-        generator = make_generator(self._seed, stream=n_seen)
-        network = (
-            self._new_network(used, generator) if is_first else self._copied_network()
-        )
-        settings = replace(self._settings(len(used.y)), learning_rate="constant")
-        moments = getattr(self, "_moments", None)
-        trainer = self._trainer(network, settings, generator, moments)
-        rows, _ = self._split(used, None, None, trainer.device)
-        loss = trainer.advance(rows, n_seen)
+        with join() as ranks:
+            given = self._check_rows(X, y, sample_weight, ranks, reset=is_first)
+            self._check_agreement(False, not is_first, ranks)
+            used = UsedRows.of(given, merge_rows(given))
+            if is_first:
+                self._seed = int(ranks.first(make_seed(self.random_state)))
+            n_seen = 0 if is_first else self.n_iter_
+            generator = make_generator(self._seed, stream=n_seen)
+            network = (
+                self._new_network(used, generator, ranks)
+                if is_first
+                else self._copied_network()
+            )
+            settings = replace(self._settings(used, ranks), learning_rate="constant")
+            moments = getattr(self, "_moments", None)
+            trainer = self._trainer(network, settings, generator, ranks, moments)
+            rows, _ = self._split(used, None, None, trainer)
+            loss = trainer.advance(rows, n_seen)
         if loss is None:
             warn_of_divergence(stacklevel=3)
             loss = math.nan
@@ -622,10 +593,89 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         """
         return weighted_mean(self.score_samples(X, y), sample_weight)
 
+    # -- the way of a fit ----------------------------------------------------------
+
+    def _fit(
+        self,
+        given: WeightedRows,
+        validation: WeightedRows | None,
+        is_weighted: bool,
+        ranks: Ranks,
+    ) -> None:
+        is_continued = self.warm_start and hasattr(self, "network_")
+        self._check_agreement(validation is not None, is_continued, ranks)
+        if not is_continued:
+            self._seed = make_seed(self.random_state)
+        distinct = merge_rows(given)
+        used = UsedRows.of(given, distinct)
+        settings = self._settings(used, ranks)
+        metadata = {"sample_weight": given.weight} if is_weighted else None
+        data = {"X": given.X, "y": self._as_y(given.y), "metadata": metadata}
+        task = self._init_callback_context(max_subtasks=settings.max_iter)
+        task.call_on_fit_task_begin(estimator=self, **data)
+        self._seed = int(ranks.first(self._seed))
+        # A continued fit draws the same folds again, so that nothing leaks.
+        generator = make_generator(self._seed)
+        folds = None
+        if self.early_stopping and validation is None:
+            folds = self._hold_out(used, generator, ranks)
+        network = (
+            self._copied_network()
+            if is_continued
+            else self._new_network(used, generator, ranks)
+        )
+        self._warn_of_ties(used.y, ranks)
+        trainer = self._trainer(network, settings, generator, ranks)
+        training = Training(
+            trainer,
+            *self._split(used, validation, folds, trainer),
+            self._scalings()[1].log_scale,
+            partial(self._identity, given, validation, is_continued, trainer),
+        )
+        history = self._run(training, task, data)
+        held_out = training.held_out
+        calibrations = None if held_out is None else held_out.calibrations(network)
+        self._set_fitted(network, history)
+        if calibrations is not None:
+            self._calibrate(*calibrations, given, distinct, used, folds, ranks)
+        if not training.is_interrupted:
+            task.call_on_fit_task_end(estimator=self, **data)
+
+    def _check_agreement(
+        self, has_validation: bool, is_continued: bool, ranks: Ranks
+    ) -> None:
+        """Refuse ranks that would not fit the same model in the same steps."""
+        inputs = self._inputs(is_continued) | {
+            "features": [self.n_features_in_, getattr(self, "feature_names_in_", None)],
+            "outputs": [self.n_outputs_, getattr(self, "output_names_", None)],
+            "y.ndim": self._y_ndim,
+            "X_val": has_validation,
+            "callbacks": [
+                type(callback).__qualname__
+                for callback in getattr(self, "_skl_callbacks", [])
+            ],
+        }
+        del inputs["random_state"], inputs["device"]
+        ours = np.array([digest(item) for item in inputs.values()])
+        for rank, theirs in enumerate(ranks.share(ours)):
+            if (ours != theirs).any():
+                names = ", ".join(np.array([*inputs])[ours != theirs])
+                raise ValueError(
+                    "All ranks must fit the same model, but those of ranks "
+                    f"{ranks.rank} and {rank} differ in {names}."
+                )
+
+    def _inputs(self, is_continued: bool) -> dict[str, Any]:
+        """What a fit is determined by, besides its rows and its device."""
+        inputs = self.get_params(deep=False)
+        del inputs["verbose"]
+        networks = is_continued and network_to_arrays(self.network_)
+        return inputs | {"networks": networks}
+
     # -- checking what comes in --------------------------------------------------
 
     def _check_rows(
-        self, X: Any, y: Any, sample_weight: Any, *, reset: bool
+        self, X: Any, y: Any, sample_weight: Any, ranks: Ranks, *, reset: bool
     ) -> WeightedRows:
         """Check rows to learn from; with `reset`, learn their kind."""
         names = output_names(y)
@@ -651,10 +701,10 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             y = y.reshape(len(y), -1)
         else:
             y = self._check_targets(y)
-        return WeightedRows(X, y, as_weights(sample_weight, X))
+        return WeightedRows(X, y, as_weights(sample_weight, X, ranks))
 
     def _check_validation(
-        self, X: Any, y: Any, sample_weight: Any
+        self, X: Any, y: Any, sample_weight: Any, ranks: Ranks
     ) -> WeightedRows | None:
         if X is None and y is None:
             if sample_weight is not None:
@@ -670,7 +720,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 "X_val and y_val were given, but early_stopping=False does not use "
                 "them. Set early_stopping=True, or leave them out."
             )
-        return self._check_rows(X, y, sample_weight, reset=False)
+        return self._check_rows(X, y, sample_weight, ranks, reset=False)
 
     def _check_targets(self, y: Any) -> NDArray[np.float64]:
         """Check targets of fitted rows, (n, d)."""
@@ -684,39 +734,43 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             )
         return flat
 
-    def _warn_of_ties(self, y: NDArray[np.float64]) -> None:
+    def _warn_of_ties(self, y: NDArray[np.float64], ranks: Ranks) -> None:
         """Warn where a density may stand in spikes on the values of an output."""
+        n_rows = int(ranks.sum(len(y)))
         for j, column in enumerate(y.T):
             values = np.unique(column)
-            if len(column) < ROWS_PER_VALUE * len(values) or len(values) == 1:
+            if n_rows < ROWS_PER_VALUE * int(ranks.max(len(values))):
+                continue
+            values = np.unique(np.concatenate(ranks.share(values)))
+            if n_rows < ROWS_PER_VALUE * len(values) or len(values) == 1:
                 continue
             step = np.diff(values).min()
             floor = step**2 / 12 / self.y_scale_[j] ** 2
             output = "" if self._y_ndim == 1 else f" in output {j}"
             warnings.warn(
-                f"y has only {len(values)} distinct values in {len(column)} rows"
+                f"y has only {len(values)} distinct values in {n_rows} rows"
                 f"{output}: a density can stand in spikes on them, and its "
                 "log-likelihood then says little. Judge it by the CRPS or by the "
                 f"probability of an interval round each value, add uniform noise of "
                 f"width {step:.3g}, or set reg_covar={floor:.2g}, the variance of "
                 "such noise.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _hold_out(
-        self, n_rows: int, generator: torch.Generator
+        self, rows: UsedRows, generator: torch.Generator, ranks: Ranks
     ) -> tuple[Subset, Subset] | None:
         try:
             return hold_out(
-                n_rows, self.n_estimators, self.validation_fraction, generator
+                rows, self.n_estimators, self.validation_fraction, generator, ranks
             )
         except ValueError as exc:
             warnings.warn(
                 f"{exc} With n_estimators={self.n_estimators} and validation_fraction="
                 f"{self.validation_fraction}, all rows train and nothing is held out.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             return None
 
@@ -739,16 +793,18 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         }
 
     def _new_network(
-        self, rows: UsedRows, generator: torch.Generator
+        self, rows: UsedRows, generator: torch.Generator, ranks: Ranks
     ) -> MixtureDensityNetwork:
         """Fix the scaling, and build networks that start as the mixture of y alone."""
-        mean, scale = Scaling.of("y", rows.y, rows.weight, np.arange(len(rows.y)))
-        y_scaling = Scaling(mean, scale * orientation(rows.y, rows.weight))
+        n_rows = len(rows.y)
+        mean, scale = Scaling.of("y", rows.y, rows.weight, np.arange(n_rows), ranks)
+        y_scaling = Scaling(mean, scale * orientation(rows.y, rows.weight, ranks))
         self.X_mean_, self.X_scale_ = Scaling.of(
-            "X", rows.X, rows.weight, rows.positions
+            "X", rows.X, rows.weight, rows.positions, ranks
         )
         self.y_mean_, self.y_scale_ = y_scaling
-        self._structure = self._network_parameters(auto_n_components(len(rows.y)))
+        n_components = auto_n_components(int(ranks.sum(n_rows)))
+        self._structure = self._network_parameters(n_components)
         self.n_components_ = self._structure["n_components"]
         network = MixtureDensityNetwork(**self._structure, generator=generator)
         # Rounded as the networks will see it: clusters hang on ties.
@@ -760,6 +816,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 self.n_components_,
                 self.n_estimators,
                 seed=int(torch.randint(2**32, (), generator=generator)),
+                ranks=ranks,
             )
         )
         return network
@@ -775,8 +832,9 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             )
         return deepcopy(self.network_)
 
-    def _settings(self, n_rows: int) -> TrainingSettings:
+    def _settings(self, rows: UsedRows, ranks: Ranks) -> TrainingSettings:
         """Resolve the parameters that steer the training of so many distinct rows."""
+        n_rows = int(ranks.sum(len(rows.y)))
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = auto_batch_size(n_rows)
@@ -804,7 +862,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             input_noise=self.input_noise,
             target_noise=self.target_noise,
             shuffle=self.shuffle,
-            verbose=bool(self.verbose),
+            verbose=bool(self.verbose) and ranks.rank == 0,
         )
 
     def _trainer(
@@ -812,14 +870,15 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         network: MixtureDensityNetwork,
         settings: TrainingSettings,
         generator: torch.Generator,
+        ranks: Ranks,
         moments: Moments | None = None,
     ) -> Trainer:
         device = resolve_device(self.device, fitting=True)
-        if device.type != "cpu":
+        if device.type != "cpu" or ranks.size > 1:
             seed = int(torch.randint(2**62, (), generator=generator))
-            generator = make_generator(seed, device=device)
+            generator = make_generator(seed, stream=ranks.rank, device=device)
         network = network.to(device, torch.float32)
-        return Trainer(network, settings, generator, moments)
+        return Trainer(network, settings, generator, moments, ranks)
 
     def _scalings(self) -> tuple[Scaling, Scaling]:
         return (
@@ -832,18 +891,24 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         used: UsedRows,
         validation: WeightedRows | None,
         folds: tuple[Subset, Subset] | None,
-        device: torch.device,
+        trainer: Trainer,
     ) -> tuple[MemberRows, HeldOut | None]:
         """Standardised rows to train on, and to validate on if any are."""
+        device, ranks = trainer.device, trainer.ranks
         scaled = self._scaled(used, device)
         if folds is not None:
-            return MemberRows.of(*scaled, folds[0]), HeldOut.of(*scaled, folds[1])
-        rows = MemberRows.of(*scaled, every_row(len(used.y), self.n_estimators))
+            trains, held_out = folds
+            return (
+                MemberRows.of(*scaled, trains, ranks),
+                HeldOut.of(*scaled, held_out, ranks),
+            )
+        everything = every_row(len(used.y), self.n_estimators)
+        rows = MemberRows.of(*scaled, everything, ranks)
         if validation is None:
             return rows, None
         n_rows = len(validation.y)
-        everything = UsedRows(*validation, np.arange(n_rows))
-        return rows, HeldOut.of(*self._scaled(everything, device), every_row(n_rows, 1))
+        scaled = self._scaled(UsedRows(*validation, np.arange(n_rows)), device)
+        return rows, HeldOut.of(*scaled, every_row(n_rows, 1), ranks)
 
     def _scaled(
         self, rows: UsedRows, device: torch.device
@@ -896,16 +961,14 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         given: WeightedRows,
         validation: WeightedRows | None,
         is_continued: bool,
-        device: torch.device,
+        trainer: Trainer,
     ) -> dict[str, str]:
         """Digests of all that a fit is determined by, to tell it from others."""
-        inputs = self.get_params(deep=False) | {
-            "device": device.type,
-            "rows": given,
-            "validation rows": validation,
-            "networks": is_continued and network_to_arrays(self.network_),
+        inputs = self._inputs(is_continued) | {
+            "device": trainer.device.type,
+            "rows": fingerprint(given, trainer.ranks),
+            "validation rows": validation and fingerprint(validation, trainer.ranks),
         }
-        del inputs["verbose"]
         return {name: digest(item) for name, item in inputs.items()}
 
     # -- what a fit leaves behind ------------------------------------------------
@@ -934,6 +997,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         distinct: Distinct,
         used: UsedRows,
         folds: tuple[Subset, Subset] | None,
+        ranks: Ranks,
     ) -> None:
         """Calibrate the networks; before all of them, those that share a fold."""
         head = self.network_.head
@@ -943,7 +1007,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             return
         log_density = self._out_of_fold(used, folds[1])
         head.calibrate_(of_all.after(of_fold))
-        self._set_out_of_fold(log_density, given, distinct)
+        self._set_out_of_fold(log_density, given, distinct, ranks)
 
     def _out_of_fold(self, used: UsedRows, held_out: Subset) -> Tensor:
         """Log-density of every row by the networks that did not train on it."""
@@ -954,7 +1018,11 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         return log_density - y_scaling.log_scale
 
     def _set_out_of_fold(
-        self, log_density: Tensor, given: WeightedRows, distinct: Distinct
+        self,
+        log_density: Tensor,
+        given: WeightedRows,
+        distinct: Distinct,
+        ranks: Ranks,
     ) -> None:
         """Give every row its value; a row of weight zero trained no network."""
         is_used = distinct.weight > 0
@@ -964,7 +1032,9 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         if len(unused):
             values[~is_used] = self.score_samples(given.X[unused], given.y[unused])
         self.oof_log_density_ = values[distinct.number]
-        self.oof_score_ = weighted_mean(self.oof_log_density_, given.weight)
+        score = weighted_mean(self.oof_log_density_, given.weight)
+        share = given.weight.sum() / float(ranks.sum(given.weight.sum()))
+        self.oof_score_ = float(ranks.sum(share * score))
 
     # -- predicting in chunks ----------------------------------------------------
 

@@ -13,6 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from skmdn._arrays import row_chunks
+from skmdn.distributed import ALONE, Ranks
 
 __all__ = [
     "MIN_FOLDS",
@@ -24,7 +25,9 @@ __all__ = [
     "WeightedRows",
     "as_dense",
     "count_folds",
+    "evenly",
     "every_row",
+    "fingerprint",
     "folds_of",
     "hold_out",
     "merge_rows",
@@ -87,7 +90,7 @@ def merge_rows(rows: WeightedRows) -> Distinct:
     of y leave it alone, so that a fit is equivariant under them.
     """
     X, y, weight = rows
-    hashes = _hash_rows(X)
+    hashes = _hash_rows(X, np.arange(len(y)))
     keys = (y * orientation(y, weight)).T[::-1]
     # The last key comes first. Sorting by weight within equal rows fixes the order
     # in which their weights are added.
@@ -110,18 +113,30 @@ def merge_rows(rows: WeightedRows) -> Distinct:
     return Distinct(order[is_new], merged, number)
 
 
-def orientation(y: NDArray, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def orientation(
+    y: NDArray, weight: NDArray[np.float64], ranks: Ranks = ALONE
+) -> NDArray[np.float64]:
     """Sign of the skewness of each column, and one where there is none, (d,).
 
     Oriented by it, a target and its mirror image are the same.
     """
-    share = weight / weight.sum()
+    share = weight / ranks.sum(weight.sum())
     with np.errstate(over="ignore", invalid="ignore"):
-        centred = y - y[0]
-        centred -= share @ centred
-        std = np.sqrt(share @ centred**2)
-        skewness = share @ (centred / np.where(std > 0, std, 1.0)) ** 3
+        centred = y - ranks.first(y[0])
+        centred -= ranks.sum(share @ centred)
+        std = np.sqrt(ranks.sum(share @ centred**2))
+        skewness = ranks.sum(share @ (centred / np.where(std > 0, std, 1.0)) ** 3)
     return np.where(skewness < -SMALLEST_SKEWNESS, -1.0, 1.0)
+
+
+def fingerprint(rows: WeightedRows, ranks: Ranks = ALONE) -> NDArray[np.uint64]:
+    """Number and sum of the hashes of the rows: neither order nor rank counts."""
+    index = np.arange(len(rows.y))
+    hashes = np.zeros(len(index), dtype=np.uint64)
+    for part in (rows.X, rows.y, rows.weight[:, None]):
+        hashes = _hash_rows(part, index, start=hashes)
+    ours = np.array([len(index), hashes.sum()], dtype=np.uint64)
+    return np.sum(ranks.share(ours), axis=0, dtype=np.uint64)
 
 
 def as_dense(block: Any) -> NDArray:
@@ -136,10 +151,12 @@ def dense_blocks(
         yield part, as_dense(X[index[part]]).astype(np.float64)
 
 
-def _hash_rows(X: Any) -> NDArray[np.uint64]:
-    """Hash of every row, equal for equal numbers whatever their dtype or storage."""
-    hashes = np.zeros(X.shape[0], dtype=np.uint64)
-    for part, block in dense_blocks(X, np.arange(X.shape[0])):
+def _hash_rows(
+    X: Any, index: NDArray[np.intp], start: NDArray[np.uint64] | int = 0
+) -> NDArray[np.uint64]:
+    """Hash of each row, equal for equal numbers whatever their dtype or storage."""
+    hashes = np.full(len(index), start, dtype=np.uint64)
+    for part, block in dense_blocks(X, index):
         for column in block.T:
             # Adding zero turns -0.0 into 0.0.
             bits = (column + 0.0).view(np.uint64)
@@ -163,7 +180,12 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(
-        cls, name: str, X: Any, weight: NDArray[np.float64], index: NDArray[np.intp]
+        cls,
+        name: str,
+        X: Any,
+        weight: NDArray[np.float64],
+        index: NDArray[np.intp],
+        ranks: Ranks = ALONE,
     ) -> Scaling:
         """Weighted mean and standard deviation of the rows of an index.
 
@@ -175,14 +197,15 @@ class Scaling(NamedTuple):
             If the spread of a column cannot be squared in float64; it names X or y.
         """
         # Sums are taken of differences from a row: exact where a column is constant.
-        origin = as_dense(X[index[:1]]).astype(np.float64)
-        share = weight / weight.sum()
+        origin = ranks.first(as_dense(X[index[:1]]).astype(np.float64))
+        share = weight / ranks.sum(weight.sum())
         shift, reach = np.zeros(X.shape[1]), np.zeros(X.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):
             for part, block in dense_blocks(X, index):
                 block -= origin
                 shift += share[part] @ block
                 reach = np.maximum(reach, np.abs(block).max(axis=0))
+        shift, reach = ranks.sum(shift), ranks.max(reach)
         if (
             (reach > LARGEST_REACH) | ((reach > 0) & (reach < 1 / LARGEST_REACH))
         ).any():
@@ -193,8 +216,11 @@ class Scaling(NamedTuple):
                 f"column, got {worst:.3g}. Change its unit."
             )
         mean = origin[0] + shift
-        variance = sum(
-            share[part] @ (block - mean) ** 2 for part, block in dense_blocks(X, index)
+        variance = ranks.sum(
+            sum(
+                share[part] @ (block - mean) ** 2
+                for part, block in dense_blocks(X, index)
+            )
         )
         # Rows of next to no weight may lie further out than float32 can say.
         std = np.maximum(np.sqrt(variance), reach / LARGEST_OUTLIER)
@@ -285,7 +311,11 @@ def folds_of(n_networks: int, n_folds: int) -> Tensor:
 
 
 def hold_out(
-    n_rows: int, n_networks: int, fraction: float, generator: torch.Generator
+    rows: UsedRows,
+    n_networks: int,
+    fraction: float,
+    generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> tuple[Subset, Subset]:
     """Draw the rows on which each network trains, and those of each fold.
 
@@ -303,18 +333,40 @@ def hold_out(
         If a network would hold out nothing, or train on nothing.
     """
     n_folds = count_folds(n_networks)
-    order = torch.randperm(n_rows, generator=generator)
+    places, n_places = _places(rows, generator, ranks)
     if n_folds == 1:
-        is_held_out = (order < math.ceil(fraction * n_rows))[None]
+        is_held_out = (places < math.ceil(fraction * n_places))[None]
     else:
-        is_held_out = (order % n_folds) == torch.arange(n_folds)[:, None]
-    n_held_out = is_held_out.sum(1)
+        is_held_out = (places % n_folds) == torch.arange(n_folds)[:, None]
+    n_rows, n_held_out = int(ranks.sum(len(rows.y))), ranks.sum(is_held_out.sum(1))
     if n_held_out.min() == 0 or n_held_out.max() == n_rows:
         raise ValueError(f"{n_rows} distinct rows are too few to hold any out.")
     held_out = _subset(is_held_out)
     fold = folds_of(n_networks, n_folds)
     trains = _subset(~is_held_out)
     return Subset(trains.rows[fold], trains.counts[fold]), held_out
+
+
+def _places(
+    rows: UsedRows, generator: torch.Generator, ranks: Ranks
+) -> tuple[Tensor, int]:
+    """A random place for each row, and how many places there are.
+
+    Copies of a row on several ranks must come to one place: there it is drawn by a
+    hash of the row, while a permutation gives folds of equal size.
+    """
+    n_rows = len(rows.y)
+    if ranks.size == 1:
+        return torch.randperm(n_rows, generator=generator), n_rows
+    seed = int(torch.randint(2**62, (), generator=generator))
+    hashes = _hash_rows(rows.X, rows.positions, start=seed)
+    hashes = _hash_rows(rows.y, np.arange(n_rows), start=hashes)
+    return torch.from_numpy((hashes >> np.uint64(32)).astype(np.int64)), 2**32
+
+
+def evenly(n_rows: int, n_taken: int) -> NDArray[np.intp]:
+    """Some of the first n_rows numbers, evenly spread over them, (n_taken,)."""
+    return np.arange(n_taken) * n_rows // max(1, n_taken)
 
 
 def _subset(mask: Tensor) -> Subset:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
+
+from skmdn._rows import evenly
+from skmdn.distributed import ALONE, Ranks
 
 __all__ = ["unconditional_mixtures"]
 
@@ -24,6 +29,7 @@ def unconditional_mixtures(
     n_components: int,
     n_mixtures: int,
     seed: int,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mixtures of clusters of the standardised y, each from another k-means start.
 
@@ -32,9 +38,7 @@ def unconditional_mixtures(
     log_weights (M, K), means (M, K, d), covariance (M, d, d) within the clusters
     """
     rng = np.random.RandomState(seed % 2**32)
-    if len(y) > MAX_ROWS:
-        chosen = rng.choice(len(y), MAX_ROWS, replace=False)
-        y, weight = y[chosen], weight[chosen]
+    y, weight = _fair_share(y, weight, ranks)
     n_clusters = min(n_components, len(np.unique(y, axis=0)))
     # With fewer values than components, several components share a centre.
     cluster_of = np.arange(n_components) % n_clusters
@@ -55,6 +59,19 @@ def unconditional_mixtures(
             + SMALLEST_VARIANCE * np.eye(y.shape[1])
         )
     return _stack(log_weights), _stack(means), _stack(within)
+
+
+def _fair_share(
+    y: NDArray[np.float64], weight: NDArray[np.float64], ranks: Ranks
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows of all ranks, or about `MAX_ROWS` of them.
+
+    Evenly spread over rows that are sorted by X, and by y within equal X.
+    """
+    n_rows = float(ranks.sum(len(y)))
+    chosen = evenly(len(y), math.ceil(min(1, MAX_ROWS / n_rows) * len(y)))
+    y = np.concatenate(ranks.share(y[chosen]))
+    return y, np.concatenate(ranks.share(weight[chosen]))
 
 
 def _stack(arrays: list[NDArray[np.float64]]) -> Tensor:

@@ -21,6 +21,7 @@ from skmdn._calibration import Calibration
 from skmdn._gradient import Backpropagation
 from skmdn._rows import LazyRows, Subset, take_rows
 from skmdn._validation import Best, HeldOut
+from skmdn.distributed import ALONE, Ranks
 from skmdn.nn import MixtureDensityNetwork
 
 __all__ = [
@@ -75,41 +76,51 @@ class TrainingSettings:
 class MemberRows:
     """Standardised rows, and which of them each member uses.
 
-    Shapes: X (n, n_features), y (n, d), index and weight (n_members, n_used).
-    Weights have mean one for each member, so that a batch's mean is unbiased.
+    Shapes: X (n, n_features), y (n, d), index and weight (n_members, n_used). Over
+    all ranks the weights of each member add up to one, and its rows to about n_total.
     """
 
     X: Tensor | LazyRows
     y: Tensor
     index: Tensor
     weight: Tensor
+    n_total: int
 
     @classmethod
     def of(
-        cls, X: Tensor | LazyRows, y: Tensor, weight: Tensor, subset: Subset
+        cls,
+        X: Tensor | LazyRows,
+        y: Tensor,
+        weight: Tensor,
+        subset: Subset,
+        ranks: Ranks = ALONE,
     ) -> MemberRows:
         # List by list: all at once would take float64 room for every network.
         weights = []
         for rows, counts in zip(*subset, strict=True):
             used = weight[rows] * counts
-            weights.append((used * (len(used) / used.sum())).to(y))
-        return cls(X, y, subset.rows.to(y.device), torch.stack(weights))
+            weights.append((used / ranks.sum_(used.sum())).to(y))
+        index = subset.rows.to(y.device)
+        return cls(X, y, index, torch.stack(weights), int(ranks.sum(index.shape[1])))
 
     def batches(
         self, order: Tensor, n_batches: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """X, y and weight in equal batches, for an order of each member's list."""
+        """X, y and weight in equal batches, for an order of each member's list.
+
+        The weights of a batch add up to about one, over all ranks.
+        """
         n_members, n_used = order.shape
         edges = [n_used * i // n_batches for i in range(n_batches + 1)]
         batches = list(pairwise(edges))
         n_rows = GATHERED_NUMBERS // (n_members * (self.X.shape[1] + self.y.shape[1]))
-        n_ahead = max(1, n_rows * n_batches // n_used)
+        n_ahead = max(1, n_rows * n_batches // max(1, n_used))
         for first in range(0, n_batches, n_ahead):
             ahead = batches[first : first + n_ahead]
             positions = order[:, ahead[0][0] : ahead[-1][1]]
             rows = self.index.gather(1, positions)
             X, y = take_rows(self.X, rows), take_rows(self.y, rows)
-            weight = self.weight.gather(1, positions)
+            weight = self.weight.gather(1, positions) * n_batches
             sizes = [end - begin for begin, end in ahead]
             yield from zip(
                 *(part.split(sizes, dim=1) for part in (X, y, weight)), strict=True
@@ -174,11 +185,14 @@ class Trainer:
         settings: TrainingSettings,
         generator: torch.Generator,
         moments: Moments | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.network = network
         self.settings = settings
+        self.ranks = ranks
         self.generator = network.generator = generator
         self.parameters = FlatParameters(network)
+        ranks.first_(self.parameters.values)
         self.backpropagations: dict[int, Backpropagation] = {}
         self.n_rollbacks = 0
         values = self.parameters.values
@@ -226,16 +240,22 @@ class Trainer:
             self.n_rollbacks += 1
 
     def run_epoch(self, rows: MemberRows, iteration: int) -> Tensor:
-        """Pass once over the rows; return each member's mean loss, (n_members,)."""
+        """Pass once over the rows; return each member's mean loss, (n_members,).
+
+        Every rank takes part in every batch, and so in every step, with its share of
+        the rows; be it none.
+        """
         self.network.train()
         is_bound = iteration < self.settings.warmup_iter
         total = torch.zeros(self.network.n_members, device=self.device)
-        n_batches = math.ceil(rows.index.shape[1] / self.settings.batch_size)
+        n_batches = math.ceil(rows.n_total / self.settings.batch_size)
         batches = rows.batches(self._order(rows.index), n_batches)
         for position, batch in enumerate(batches):
             done = (iteration + position / n_batches) / self.settings.max_iter
             total += self._step(*batch, is_bound=is_bound, done=min(done, 1.0))
-        return total / rows.index.shape[1]
+        # Processors may differ in the last bit, and after many steps by more.
+        self.ranks.first_(self.parameters.values)
+        return self.ranks.sum_(total) / n_batches
 
     def _order(self, index: Tensor) -> Tensor:
         """Order of each member's list in this epoch, (n_members, n)."""
@@ -251,7 +271,7 @@ class Trainer:
     def _step(
         self, X: Tensor, y: Tensor, weight: Tensor, *, is_bound: bool, done: float
     ) -> Tensor:
-        """Take one step; return each member's loss summed over the batch."""
+        """Take one step; return each member's weighted loss over the batch."""
         settings, parameters = self.settings, self.parameters
         X = self._perturbed(X, settings.input_noise)
         y = self._perturbed(y, settings.target_noise)
@@ -259,6 +279,7 @@ class Trainer:
         schedule = LEARNING_RATES[settings.learning_rate]
         rate = settings.learning_rate_init * schedule(done)
         rate *= ROLLBACK_RATE**self.n_rollbacks
+        self.ranks.sum_(parameters.gradient)
         parameters.clip_(settings.max_grad_norm)
         parameters.decay_(rate * settings.alpha)
         # The optimiser's class does the same in twice the time, for small networks.
@@ -325,6 +346,10 @@ class Training:
         self.is_stopped = False
         self.is_interrupted = False
 
+    @property
+    def ranks(self) -> Ranks:
+        return self.trainer.ranks
+
     @cached_property
     def identity(self) -> dict[str, str]:
         """On request only, since it reads all rows."""
@@ -349,7 +374,7 @@ class Training:
         loss = trainer.advance(self.rows, self.n_epochs)
         if loss is None:
             self.is_stopped = True
-            warn_of_divergence(stacklevel=6)
+            warn_of_divergence(stacklevel=7)
             return
         score = -loss
         if self.held_out is not None:
@@ -368,6 +393,10 @@ class Training:
                 keep_last=self.held_out is None,
             )
 
+    def agree(self) -> None:
+        """Stop where any rank was told to."""
+        self.is_stopped = bool(self.ranks.max(self.is_stopped))
+
     def finish(self) -> History:
         """Leave the best weights in the network."""
         self.trainer.parameters.values.copy_(self.best.values)
@@ -375,11 +404,11 @@ class Training:
         return self.history
 
     def state(self) -> dict[str, NDArray]:
-        """All that changes from epoch to epoch, as copies."""
+        """All that changes from epoch to epoch, of all ranks, as copies."""
         trainer, best, history = self.trainer, self.best, self.history
         state = trainer.moments() | {
             "values": trainer.parameters.values.cpu().numpy(),
-            "generator": trainer.generator.get_state().numpy(),
+            "generators": self.ranks.share(trainer.generator.get_state().numpy()),
             "n_rollbacks": trainer.n_rollbacks,
             "calibration": self.calibration,
             "best_values": best.values.cpu().numpy(),
@@ -391,11 +420,17 @@ class Training:
         return {name: np.array(item) for name, item in state.items()}
 
     def load(self, state: dict[str, NDArray]) -> None:
-        """Go on from a `state`, to the bits that the run it is of would reach."""
+        """Go on from a `state`, to the bits that the run it is of would reach.
+
+        With another number of ranks, the batches to come are other ones.
+        """
         trainer, best, history = self.trainer, self.best, self.history
         trainer.load_moments(state)
         trainer.parameters.values.copy_(torch.from_numpy(state["values"]))
-        trainer.generator.set_state(torch.from_numpy(state["generator"]))
+        generators = state["generators"]
+        if len(generators) == self.ranks.size:
+            ours = torch.from_numpy(generators[self.ranks.rank])
+            trainer.generator.set_state(ours)
         trainer.n_rollbacks = int(state["n_rollbacks"])
         self.calibration = Calibration(*state["calibration"].tolist())
         best.values.copy_(torch.from_numpy(state["best_values"]))
@@ -413,12 +448,15 @@ def train(
         while not training.is_over:
             with each_epoch():
                 training.run_epoch()
+            training.agree()
     except KeyboardInterrupt:
+        if training.ranks.size > 1:  # the others are in the midst of a step
+            raise
         training.is_interrupted = True
         warnings.warn(
             "Training was interrupted; the best weights so far are kept.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     else:
         _warn_unless_annealed(training)
@@ -446,5 +484,5 @@ def _warn_unless_annealed(training: Training) -> None:
             f"Training stopped at max_iter={settings.max_iter} before the score "
             "stopped improving. Raise max_iter, or use learning_rate='cosine'.",
             ConvergenceWarning,
-            stacklevel=6,
+            stacklevel=7,
         )

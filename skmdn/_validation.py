@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from skmdn._calibration import Calibration, Terms, calibrate, extrapolate
-from skmdn._rows import LazyRows, Subset, folds_of, take_rows
+from skmdn._rows import LazyRows, Subset, evenly, folds_of, take_rows
+from skmdn.distributed import ALONE, Ranks
 from skmdn.nn import MixtureDensityNetwork
 
 __all__ = ["Best", "HeldOut"]
@@ -31,17 +32,23 @@ class HeldOut:
     y: Tensor
     index: Tensor
     weight: Tensor
+    ranks: Ranks = ALONE
 
     @classmethod
     def of(
-        cls, X: Tensor | LazyRows, y: Tensor, weight: Tensor, subset: Subset
+        cls,
+        X: Tensor | LazyRows,
+        y: Tensor,
+        weight: Tensor,
+        subset: Subset,
+        ranks: Ranks = ALONE,
     ) -> HeldOut:
         """Take the rows of a subset, or many of them evenly spread over its lists."""
         n_folds, n_rows = subset.rows.shape
-        n_taken = min(n_rows, MOST_HELD_OUT_ROWS // n_folds)
-        taken = torch.arange(n_taken) * n_rows // n_taken
+        share = MOST_HELD_OUT_ROWS / (n_folds * float(ranks.sum(n_rows)))
+        taken = evenly(n_rows, int(min(1, share) * n_rows))
         rows, counts = subset.rows[:, taken], subset.counts[:, taken]
-        return cls(X, y, rows.to(y.device), weight[rows] * counts)
+        return cls(X, y, rows.to(y.device), weight[rows] * counts, ranks)
 
     def score(
         self, network: MixtureDensityNetwork, start: Calibration
@@ -56,20 +63,25 @@ class HeldOut:
             is scaled with them here, while `calibrate_` leaves it in place: where it
             acts, the score is a little too high.
         """
-        return calibrate(self._terms(network), self.weight, self.y.shape[1], start)
+        return self._calibrate(self._terms(network), self.weight, start)
 
     def calibrations(
         self, network: MixtureDensityNetwork
     ) -> tuple[Calibration, Calibration]:
         """Calibrations of the members that share a fold, and of all members."""
         n_members, n_folds = network.n_members, len(self.index)
-        terms, n_outputs = self._terms(network), self.y.shape[1]
-        pooled, _ = calibrate(terms, self.weight, n_outputs, Calibration())
+        terms = self._terms(network)
+        pooled, _ = self._calibrate(terms, self.weight, Calibration())
         if n_folds == n_members:
             return pooled, pooled
         weight = self.weight[folds_of(n_members, n_folds)]
-        alone, _ = calibrate(terms, weight, n_outputs, pooled)
+        alone, _ = self._calibrate(terms, weight, pooled)
         return pooled, extrapolate(alone, pooled, n_members / n_folds, n_members)
+
+    def _calibrate(
+        self, terms: Terms, weight: Tensor, start: Calibration
+    ) -> tuple[Calibration, float]:
+        return calibrate(terms, weight, self.y.shape[1], start, self.ranks)
 
     @torch.no_grad()
     def _terms(self, network: MixtureDensityNetwork) -> Terms:

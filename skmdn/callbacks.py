@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, validate_params
 
 from skmdn._persistence import seal, unseal
@@ -25,6 +27,10 @@ class Checkpoint:
     the bits of one that was never interrupted. So run the same script again: no
     other call is needed. The file is replaced atomically, and deleted when the fit
     has ended; after Ctrl-C it stays.
+
+    Of ranks that fit together, each needs the callback, and rank 0 reads and writes
+    the file. Other ranks, more of them or fewer, may go on with the same rows: then
+    with other batches.
 
     Parameters
     ----------
@@ -52,7 +58,8 @@ class Checkpoint:
     Callbacks need scikit-learn 1.9 or newer. What makes a fit the same is all that
     determines it: parameters but for `verbose`, rows, weights, validation rows and
     the kind of device. A seed drawn for `random_state=None` is part of the
-    checkpoint. The file holds arrays and text only; opening one runs no code.
+    checkpoint. The order of the rows does not count. The file holds arrays and text
+    only; opening one runs no code.
 
     `partial_fit` calls no callbacks; between its calls, store the estimator.
 
@@ -95,7 +102,7 @@ class Checkpoint:
         if context.task_name != "epoch":
             path = self._file(context)
             if path.is_file():  # its folds are drawn from its seed
-                estimator._seed = _read(path)["seed"]
+                estimator._seed = _read(path, _bytes_of(path))["seed"]
         elif context.task_id == 0:
             self._start(estimator, self._file(context.parent))
 
@@ -130,11 +137,14 @@ class Checkpoint:
     def _start(self, estimator: MDNRegressor, path: Path) -> None:
         """Go on from a checkpoint, if there is one; see that others can be written."""
         training = estimator._training
-        if path.is_file():
-            state = _read(path)
-            _check_identity(path, state["identity"], training.identity)
+        ranks, identity = training.ranks, training.identity
+        is_here = ranks.rank == 0 and path.is_file()
+        found = ranks.first(_bytes_of(path) if is_here else np.empty(0))
+        if found.size:
+            state = _read(path, found)
+            _check_identity(path, state["identity"], identity)
             training.load(state)
-            if estimator.verbose:
+            if training.trainer.settings.verbose:
                 print(f"Resuming after iteration {training.n_epochs} from {path}")
         try:
             _write(path, estimator)
@@ -146,9 +156,11 @@ class Checkpoint:
 
 
 def _write(path: Path, estimator: MDNRegressor) -> None:
-    """Replace a file as a whole, or not at all."""
+    """Replace a file as a whole, or not at all. All ranks must take part."""
     training = estimator._training
     state: dict[str, Any] = training.state()
+    if training.ranks.rank > 0:
+        return
     sealed = seal(state | {"identity": training.identity, "seed": int(estimator._seed)})
     text = {name: item for name, item in sealed.items() if name not in state}
     draft = path.with_name(path.name + ".tmp")
@@ -162,9 +174,14 @@ def _write(path: Path, estimator: MDNRegressor) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _bytes_of(path: Path) -> NDArray[np.uint8]:
+    return np.fromfile(path, dtype=np.uint8)
+
+
+def _read(path: Path, found: NDArray[np.uint8]) -> dict[str, Any]:
+    """What was found in the file at a path."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(found.tobytes()), allow_pickle=False) as stored:
             state = dict(stored)
         text = json.loads(str(state.pop("text")))
         return unseal("checkpoint", state | text)

@@ -16,8 +16,10 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from hypothesis import HealthCheck, settings
+from sklearn.utils.fixes import parse_version
 
 from skmdn import MixtureDensity
 
@@ -31,6 +33,11 @@ settings.register_profile(
 )
 settings.register_profile("search", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+HAS_CALLBACKS = parse_version(sklearn.__version__) >= parse_version("1.9")
+needs_callbacks = pytest.mark.skipif(
+    not HAS_CALLBACKS, reason="callbacks came with scikit-learn 1.9"
+)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker
     torch.set_num_threads(1)

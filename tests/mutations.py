@@ -94,8 +94,8 @@ MUTATIONS = {
     ),
     "weights of held-out rows dropped": Mutation(
         "_validation",
-        "rows.to(y.device), weight[rows] * counts)",
-        "rows.to(y.device), 1.0 * counts)",
+        "rows.to(y.device), weight[rows] * counts, ranks)",
+        "rows.to(y.device), 1.0 * counts, ranks)",
     ),
     "weights of equal rows not added": Mutation(
         "_rows",

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-import sklearn
+from conftest import HAS_CALLBACKS, needs_callbacks
 from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
@@ -18,17 +18,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.fixes import parse_version
 
 from skmdn import MDNRegressor, _persistence
 from skmdn.callbacks import Checkpoint
 from skmdn.datasets import make_rotating_gaussians
 from skmdn.metrics import neg_log_score_scorer
-
-HAS_CALLBACKS = parse_version(sklearn.__version__) >= parse_version("1.9")
-needs_callbacks = pytest.mark.skipif(
-    not HAS_CALLBACKS, reason="callbacks came with scikit-learn 1.9"
-)
 
 X, Y = make_rotating_gaussians(60, random_state=0)
 WEIGHT = np.random.RandomState(0).randint(1, 4, size=60).astype(float)

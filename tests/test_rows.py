@@ -77,7 +77,9 @@ def test_used_rows_are_distinct_and_of_positive_weight():
 
 
 def test_equal_hashes_are_no_equal_rows(monkeypatch):
-    monkeypatch.setattr(_rows, "_hash_rows", lambda X: np.zeros(len(X), np.uint64))
+    monkeypatch.setattr(
+        _rows, "_hash_rows", lambda X, index: np.zeros(len(X), np.uint64)
+    )
     X = np.array([[1.0], [2.0]])
     assert len(merge_rows(WeightedRows(X, np.zeros((2, 1)), np.ones(2))).weight) == 2
 
@@ -88,11 +90,17 @@ def test_both_zeros_are_one_number():
     assert_array_equal(distinct.weight, [2.0])
 
 
+def distinct_rows(n):
+    X = np.arange(float(n))[:, None]
+    return UsedRows(X, X, np.ones(n), np.arange(n))
+
+
 @pytest.mark.parametrize(
     ("n_networks", "n_folds"), [(1, 1), (3, 1), (4, 4), (8, 8), (11, 8), (16, 8)]
 )
 def test_each_network_holds_out_a_fold(n_networks, n_folds):
-    train, held_out = hold_out(30, n_networks, 0.1, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    train, held_out = hold_out(distinct_rows(30), n_networks, 0.1, generator)
     assert count_folds(n_networks) == len(held_out.rows) == n_folds
     assert len(train.rows) == n_networks
     for network in range(n_networks):
@@ -109,7 +117,7 @@ def test_each_network_holds_out_a_fold(n_networks, n_folds):
 @pytest.mark.parametrize(("n_rows", "n_networks"), [(1, 1), (3, 4)])
 def test_too_few_rows_cannot_be_held_out(n_rows, n_networks):
     with pytest.raises(ValueError, match=f"{n_rows} distinct rows are too few"):
-        hold_out(n_rows, n_networks, 0.1, torch.Generator())
+        hold_out(distinct_rows(n_rows), n_networks, 0.1, torch.Generator())
 
 
 def test_every_row_counts():

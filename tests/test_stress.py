@@ -189,7 +189,7 @@ def test_hostile_second_outputs(covariance_type, second):
 
 def test_a_learning_rate_beyond_reason_warns_and_leaves_a_finite_model():
     with pytest.warns(ConvergenceWarning, match="Training diverged"):
-        mdn = fit(X, Y, learning_rate_init=1e3, max_grad_norm=None)
+        mdn = fit(X, Y, learning_rate_init=1e6, max_grad_norm=None)
     check_proper(mdn, X, Y)
 
 
