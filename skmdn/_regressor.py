@@ -74,6 +74,7 @@ from skmdn._schedule import (
     auto_n_iter_no_change,
 )
 from skmdn._start import unconditional_mixtures
+from skmdn._threads import shared_threads, take_share
 from skmdn._training import (
     LEARNING_RATES,
     FlatParameters,
@@ -413,7 +414,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             If there are too few rows to hold any out; all of them train then. If an
             output takes few distinct values, so that its log-likelihood says little.
         """
-        with join() as ranks:
+        with join() as ranks, shared_threads():
             given = self._check_rows(X, y, sample_weight, ranks, reset=True)
             validation = self._check_validation(X_val, y_val, sample_weight_val, ranks)
             self._fit(given, validation, sample_weight is not None, ranks)
@@ -441,7 +442,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self : MDNRegressor
         """
         is_first = not hasattr(self, "network_")
-        with join() as ranks:
+        with join() as ranks, shared_threads():
             given = self._check_rows(X, y, sample_weight, ranks, reset=is_first)
             self._check_agreement(False, not is_first, ranks)
             used = UsedRows.of(given, merge_rows(given))
@@ -458,6 +459,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             moments = getattr(self, "_moments", None)
             trainer = self._trainer(network, settings, generator, ranks, moments)
             rows, _ = self._split(used, None, None, trainer)
+            take_share()
             loss = trainer.advance(rows, n_seen)
         if loss is None:
             warn_of_divergence(stacklevel=3)
@@ -689,7 +691,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 accept_sparse="csr",
                 dtype=FLOATS,
                 reset=reset,
-                ensure_min_samples=2 if reset else 1,
+                ensure_min_samples=2 if reset and ranks.size == 1 else 1,
             )
         if reset:
             y = as_targets(y)
@@ -941,6 +943,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             "reconstruction_attributes": partial(self._as_if_stopped, self._training),
         }
         epoch = task.subcontext(task_name="epoch").call_on_fit_task_begin(**hooks)
+        take_share()
         yield
         if epoch.call_on_fit_task_end(**hooks):
             self._training.is_stopped = True

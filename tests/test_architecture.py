@@ -16,6 +16,7 @@ FLOORS = {
     "_compat": 0,
     "_roots": 0,
     "_schedule": 0,
+    "_threads": 0,
     "_version": 0,
     "distributed": 0,
     "_checks": 1,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from numpy.testing import assert_array_equal
-from sklearn.model_selection import GridSearchCV
 
 from skmdn import MDNRegressor
 from skmdn.datasets import make_rotating_gaussians
@@ -62,17 +61,6 @@ import skmdn
 print(before == state())
 """
     assert run(check) == "True"
-
-
-def test_a_search_in_two_processes_gives_the_serial_results():
-    X, y = make_rotating_gaussians(60, random_state=0)
-    scores = [
-        GridSearchCV(quick(), {"reg_covar": [1e-4, 1e-2]}, cv=2, n_jobs=n_jobs)
-        .fit(X, y)
-        .cv_results_["mean_test_score"]
-        for n_jobs in (1, 2)
-    ]
-    assert_array_equal(*scores)
 
 
 def test_many_threads_on_one_estimator_give_the_serial_answer():
