@@ -20,11 +20,15 @@ import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["ALONE", "Ranks", "join", "use_group"]
+__all__ = ["ALONE", "Ranks", "RanksLostError", "join", "use_group"]
 
 WORLD = "world"
 
 _chosen: ContextVar[Any] = ContextVar("skmdn.distributed", default=WORLD)
+
+
+class RanksLostError(RuntimeError):
+    """Other ranks of a fit failed, died, or gave no sign for too long."""
 
 
 class Ranks:
@@ -87,6 +91,16 @@ class Ranks:
         room[self.rank, : len(data)] = data
         return [_to_array(row) for row in self.sum_(room)]
 
+    def leave(self, is_given: bool) -> None:
+        """Let the group go; destroy it, unless it was given.
+
+        Connections close with the last reference to it. So nothing that a traceback
+        keeps may hold one.
+        """
+        group, self.group = self.group, None
+        if group is not None and not is_given:
+            dist.destroy_process_group(group)
+
     def _reduce_(self, tensor: Tensor, operation: str) -> Tensor:
         if self.size == 1:
             return tensor
@@ -98,7 +112,7 @@ class Ranks:
         try:
             self.group.allreduce([room], options).wait()
         except RuntimeError as exc:
-            raise RuntimeError(
+            raise RanksLostError(
                 f"Rank {self.rank} of {self.size} has lost the others: one of them "
                 "failed, died, or gave no sign for longer than the group's timeout. "
                 "See its own error, and run all ranks again; with a "
@@ -118,17 +132,19 @@ def join() -> Iterator[Ranks]:
     A rank that fails leaves the group, so that the others fail at once too, instead
     of waiting for it; and the group that the user made stays whole.
     """
-    group = _chosen.get()
-    if group is not WORLD:
-        yield Ranks(group)
-    elif dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        group = dist.new_group()
-        try:
-            yield Ranks(group)
-        finally:
-            dist.destroy_process_group(group)
-    else:
-        yield ALONE
+    is_given = _chosen.get() is not WORLD
+    ranks = Ranks(_chosen.get() if is_given else _group_of_the_world())
+    try:
+        yield ranks
+    finally:
+        ranks.leave(is_given)
+
+
+def _group_of_the_world() -> Any:
+    """Of all ranks, where there are several."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    return dist.new_group() if dist.get_world_size() > 1 else None
 
 
 @contextmanager
@@ -155,6 +171,7 @@ def use_group(group: Any) -> Iterator[None]:
     ...     mdn = MDNRegressor(max_iter=5, random_state=0).fit(X, y)
     """
     token = _chosen.set(group)
+    del group  # see Ranks.leave
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ from skmdn._rows import (
 from skmdn._training import Training
 from skmdn.callbacks import Checkpoint
 from skmdn.datasets import make_rotating_gaussians
-from skmdn.distributed import Ranks, join, use_group
+from skmdn.distributed import Ranks, RanksLostError, join, use_group
 
 X, Y = make_rotating_gaussians(120, random_state=0)
 WEIGHT = np.random.RandomState(0).uniform(0.5, 3.0, size=len(X))
@@ -38,7 +38,7 @@ needs_gloo = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()),
     reason="this build of torch has no gloo",
 )
-pytestmark = needs_gloo
+pytestmark = [needs_gloo, pytest.mark.xdist_group("ranks")]
 
 
 # -- two processes that do what they are told ------------------------------------
@@ -89,6 +89,7 @@ def serve(rank, store, end):
         world_size=2,
         timeout=timedelta(seconds=60),
     )
+    errors = []  # kept, as an interactive session keeps its last one
     while True:
         try:
             job, args = end.recv()
@@ -97,6 +98,7 @@ def serve(rank, store, end):
         try:
             end.send(job(rank, *args))
         except (Exception, KeyboardInterrupt) as exc:
+            errors.append(exc)
             end.send(exc)
 
 
@@ -317,8 +319,8 @@ def test_it_learns_what_one_process_learns(pair):
     )
     best = truth.logpdf(y_test).mean()
     assert best - 0.2 < alone.score(X_test, y_test) < best
-    assert_allclose(first.score(X_test, y_test), alone.score(X_test, y_test), atol=0.05)
-    assert_allclose(first.oof_score_, alone.oof_score_, atol=0.05)
+    assert_allclose(first.score(X_test, y_test), alone.score(X_test, y_test), atol=0.1)
+    assert_allclose(first.oof_score_, alone.oof_score_, atol=0.1)
 
 
 def fit_in_pieces(rank, mdn):
@@ -380,7 +382,7 @@ def test_a_rank_that_refuses_its_rows_is_heard_of_by_the_others(pair):
     first, second = pair(fit, make(), {"X": spoiled, "y": Y})
     assert isinstance(first, ValueError)
     assert "NaN" in str(first)
-    assert isinstance(second, RuntimeError)
+    assert isinstance(second, RanksLostError)
     assert re.match(LOST, str(second))
     assert time.monotonic() - start < 30  # and not the group's minute
     assert_alike(*pair(fit, make(), {"X": X, "y": Y}))
@@ -457,9 +459,12 @@ def test_one_rank_stops_all(pair):
     ("action", "error"), [(interrupt, KeyboardInterrupt), (fail, MemoryError)]
 )
 def test_a_rank_that_fails_ends_all(pair, action, error):
+    start = time.monotonic()
     first, second = pair(stopping, action, make(), {"X": X, "y": Y})
+    assert isinstance(first, RanksLostError)
     assert re.match(LOST, str(first))
     assert isinstance(second, error)
+    assert time.monotonic() - start < 30  # and not the group's minute
     assert_alike(*pair(fit, make(), {"X": X, "y": Y}))
 
 

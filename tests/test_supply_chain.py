@@ -18,7 +18,9 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 DEPENDENCIES = {"numpy", "scikit-learn", "scipy", "torch"}
 # matplotlib comes with the extra "plot", and is imported only when something is drawn.
-THIRD_PARTY = {"numpy", "sklearn", "scipy", "torch", "matplotlib", "skmdn"}
+THIRD_PARTY = {"numpy", "sklearn", "scipy", "torch", "skmdn"}
+# Of extras, and imported where they are needed.
+THIRD_PARTY |= {"matplotlib", "dask", "distributed", "pandas"}
 # Modules that reach the network, other processes or code in files.
 FORBIDDEN_MODULES = {
     "code",
