@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight
 
-from skmdn.distributed import ALONE, Ranks
-
 __all__ = [
     "as_finite",
     "as_targets",
@@ -121,29 +119,23 @@ def as_targets(y: Any) -> NDArray[np.float64]:
     return y
 
 
-def as_weights(
-    sample_weight: Any, X: NDArray, ranks: Ranks = ALONE
-) -> NDArray[np.float64]:
-    """Give weights as float64, one for each row, the largest between 1/2 and 1.
-
-    Only their ratios count. A power of two changes nothing else, and keeps sums of
-    huge and of tiny ones within reach.
-    """
+def as_weights(sample_weight: Any, X: NDArray) -> NDArray[np.float64]:
+    """Give weights as float64, one for each row."""
     check_unmasked("sample_weight", sample_weight)
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative, got {weight.min()}.")
     if not weight.any():
         raise ValueError("sample_weight must not be zero for every row.")
-    _, exponent = np.frexp(ranks.max(weight.max()))
-    return np.ldexp(weight, -exponent)
+    return weight
 
 
 def weighted_mean(values: NDArray[np.float64], sample_weight: Any) -> float:
     """Mean of values (n,); rows of no weight do not count, whatever they hold."""
     weight = as_weights(sample_weight, values)
     counts = weight > 0
-    return float(np.average(values[counts], weights=weight[counts]))
+    share = weight[counts] / weight.max()  # sums of which are within reach
+    return float(np.average(values[counts], weights=share))
 
 
 def output_names(y: Any) -> tuple[str, ...] | None:

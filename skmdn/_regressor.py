@@ -244,6 +244,11 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     The log-likelihood of a target that takes few values says little, since a
     density can stand in spikes on them; see the warning below.
 
+    Where `torch.distributed` is initialised, as under ``torchrun``, all ranks fit one
+    model, each giving rows of its own to `fit` or `partial_fit`: see
+    :mod:`skmdn.distributed`. `batch_size` then counts the rows of all ranks, and
+    `oof_log_density_` has the rows of this one.
+
     References
     ----------
     C. M. Bishop, "Mixture density networks", Aston University, 1994.
@@ -404,6 +409,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         ------
         ValueError
             If an argument has a wrong shape, or holds NaN or infinity.
+        RanksLostError
+            If other ranks that fit the same model failed or died.
 
         Warns
         -----
@@ -415,9 +422,19 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             output takes few distinct values, so that its log-likelihood says little.
         """
         with join() as ranks, shared_threads():
-            given = self._check_rows(X, y, sample_weight, ranks, reset=True)
-            validation = self._check_validation(X_val, y_val, sample_weight_val, ranks)
-            self._fit(given, validation, sample_weight is not None, ranks)
+            given = self._check_rows(
+                X, y, sample_weight, reset=True, min_rows=2 if ranks.size == 1 else 1
+            )
+            validation = self._check_validation(X_val, y_val, sample_weight_val)
+            is_continued = self.warm_start and hasattr(self, "network_")
+            self._check_agreement(validation is not None, is_continued, ranks)
+            self._fit(
+                given.rescaled(ranks),
+                validation and validation.rescaled(ranks),
+                sample_weight is not None,
+                is_continued,
+                ranks,
+            )
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -443,8 +460,12 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         """
         is_first = not hasattr(self, "network_")
         with join() as ranks, shared_threads():
-            given = self._check_rows(X, y, sample_weight, ranks, reset=is_first)
+            min_rows = 2 if is_first and ranks.size == 1 else 1
+            given = self._check_rows(
+                X, y, sample_weight, reset=is_first, min_rows=min_rows
+            )
             self._check_agreement(False, not is_first, ranks)
+            given = given.rescaled(ranks)
             used = UsedRows.of(given, merge_rows(given))
             if is_first:
                 self._seed = int(ranks.first(make_seed(self.random_state)))
@@ -602,10 +623,10 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         given: WeightedRows,
         validation: WeightedRows | None,
         is_weighted: bool,
+        is_continued: bool,
         ranks: Ranks,
     ) -> None:
-        is_continued = self.warm_start and hasattr(self, "network_")
-        self._check_agreement(validation is not None, is_continued, ranks)
+        """Fit checked rows, on which and on whose kind all ranks agree."""
         if not is_continued:
             self._seed = make_seed(self.random_state)
         distinct = merge_rows(given)
@@ -677,7 +698,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     # -- checking what comes in --------------------------------------------------
 
     def _check_rows(
-        self, X: Any, y: Any, sample_weight: Any, ranks: Ranks, *, reset: bool
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool, min_rows: int = 1
     ) -> WeightedRows:
         """Check rows to learn from; with `reset`, learn their kind."""
         names = output_names(y)
@@ -691,7 +712,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 accept_sparse="csr",
                 dtype=FLOATS,
                 reset=reset,
-                ensure_min_samples=2 if reset and ranks.size == 1 else 1,
+                ensure_min_samples=min_rows,
             )
         if reset:
             y = as_targets(y)
@@ -703,10 +724,10 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             y = y.reshape(len(y), -1)
         else:
             y = self._check_targets(y)
-        return WeightedRows(X, y, as_weights(sample_weight, X, ranks))
+        return WeightedRows(X, y, as_weights(sample_weight, X))
 
     def _check_validation(
-        self, X: Any, y: Any, sample_weight: Any, ranks: Ranks
+        self, X: Any, y: Any, sample_weight: Any
     ) -> WeightedRows | None:
         if X is None and y is None:
             if sample_weight is not None:
@@ -722,7 +743,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 "X_val and y_val were given, but early_stopping=False does not use "
                 "them. Set early_stopping=True, or leave them out."
             )
-        return self._check_rows(X, y, sample_weight, ranks, reset=False)
+        return self._check_rows(X, y, sample_weight, reset=False)
 
     def _check_targets(self, y: Any) -> NDArray[np.float64]:
         """Check targets of fitted rows, (n, d)."""

@@ -56,6 +56,15 @@ class WeightedRows(NamedTuple):
     y: NDArray[np.float64]
     weight: NDArray[np.float64]
 
+    def rescaled(self, ranks: Ranks = ALONE) -> WeightedRows:
+        """With the largest weight, of all ranks, between 1/2 and 1.
+
+        Only ratios of weights count. A power of two changes nothing else, and keeps
+        sums of huge and of tiny ones within reach.
+        """
+        _, exponent = np.frexp(ranks.max(self.weight.max()))
+        return self._replace(weight=np.ldexp(self.weight, -exponent))
+
 
 class Distinct(NamedTuple):
     """Distinct rows: where each first stands, its weight, and each row's number."""

@@ -33,7 +33,7 @@ TIMEOUT = timedelta(minutes=30)
 # other ranks are heard after a first error: theirs may be its cause.
 PATROL, LAST_WORDS = 1.0, 10.0
 
-# Of fits that are about to start with this process as rank 0.
+# Of fits under way with this process as rank 0.
 _stores: dict[str, dist.TCPStore] = {}
 
 
@@ -181,8 +181,14 @@ def sample(
     y : dask array of shape (n_rows, n_samples) or (n_rows, n_samples, n_outputs)
         Independent draws, in the unit of y.
     """
-    shape = n_samples, *_output_shape(estimator)
-    return _map(_sample, estimator, X, shape=shape, seed=make_seed(random_state))
+    seed = make_seed(random_state)
+    return _map(
+        _sample,
+        estimator,
+        X,
+        shape=(n_samples, *_output_shape(estimator)),
+        arguments=lambda number: (n_samples, (seed, number)),
+    )
 
 
 # -- partitions ------------------------------------------------------------------
@@ -226,10 +232,10 @@ def _map(
     X: Any,
     *,
     shape: tuple[int, ...] = (),
-    seed: int | None = None,
+    arguments: Callable[[int], tuple[Any, ...]] = lambda number: (),
     **others: Any,
 ) -> Any:
-    """Array of what a method gives for every block, (n_samples, *shape)."""
+    """Array of what a method gives for each numbered block, (n_samples, *shape)."""
     import dask
     import dask.array as da
 
@@ -240,8 +246,7 @@ def _map(
     blocks = []
     for number, part in enumerate(_partitions(X, **others)):
         length = np.nan if lengths is None else lengths[number]
-        extra = () if seed is None else (shape[0], (seed, number))
-        result = function(model, *part, *extra)
+        result = function(model, *part, *arguments(number))
         blocks.append(da.from_delayed(result, (length, *shape), dtype=np.float64))
     return da.concatenate(blocks)
 
@@ -317,6 +322,8 @@ def _fit_on(
         return client.gather(futures[0])
     finally:
         client.cancel(futures)
+        if workers[0] in client.nthreads():
+            client.run(_close_store, token, workers=workers[:1], on_error="ignore")
 
 
 def _watch(client: Any, futures: list[Any], workers: list[str]) -> None:
@@ -347,6 +354,10 @@ def _open_store(token: str, host: str) -> int:
     return store.port
 
 
+def _close_store(token: str) -> None:
+    _stores.pop(token, None)
+
+
 def _fit_as_rank(
     estimator: MDNRegressor,
     blocks: list[tuple[Any, ...]],
@@ -368,9 +379,11 @@ def _group(rank: int, size: int, host: str, port: int, token: str) -> Any:
     """A group of its own for a fit, known to nobody else in the process."""
     if size == 1:
         return None
-    store = _stores.pop(token, None) if rank == 0 else None
-    if store is None:
-        store = dist.TCPStore(host, port, timeout=TIMEOUT, wait_for_workers=False)
+    store = (
+        _stores[token]
+        if rank == 0
+        else dist.TCPStore(host, port, timeout=TIMEOUT, wait_for_workers=False)
+    )
     return dist.ProcessGroupGloo(store, rank, size, TIMEOUT)
 
 

@@ -32,6 +32,7 @@ FIRST = (
     "test_rows.py",
     "test_training.py",
     "test_calibration.py",
+    "test_distributed.py",
     "test_regressor.py",
 )
 # These look at the package as a whole, not at its arithmetic.
@@ -168,6 +169,28 @@ MUTATIONS = {
         "_training",
         'self.calibration = Calibration(*state["calibration"].tolist())',
         "pass",
+    ),
+    "gradients of other ranks left out": Mutation(
+        "_training", "self.ranks.sum_(parameters.gradient)", "pass"
+    ),
+    "scaling by the rows of one rank": Mutation(
+        "_rows", "shift, reach = ranks.sum(shift), ranks.max(reach)", "pass"
+    ),
+    "orientation by the rows of one rank": Mutation(
+        "_rows", "skewness = ranks.sum(share @", "skewness = (share @"
+    ),
+    "weights of one rank on a scale of their own": Mutation(
+        "_rows", "np.frexp(ranks.max(self.weight.max()))", "np.frexp(self.weight.max())"
+    ),
+    "folds that copies on two ranks straddle": Mutation(
+        "_rows",
+        "    if ranks.size == 1:\n        return torch.randperm",
+        "    if True:\n        return torch.randperm",
+    ),
+    "calibration by the rows of one rank": Mutation(
+        "_calibration",
+        "rows.ranks.sum_(torch.stack(blocks).sum(0))",
+        "torch.stack(blocks).sum(0)",
     ),
 }
 

@@ -1,6 +1,9 @@
-"""Every example runs, and draws."""
+"""Every example runs, and draws or prints."""
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,9 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("plot_*.py"))
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = sorted(FOLDER.glob("plot_*.py"))
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 @pytest.mark.full
@@ -21,3 +26,39 @@ def test_example_draws(path):
     runpy.run_path(str(path))
     assert any(ax.has_data() for n in plt.get_fignums() for ax in plt.figure(n).axes)
     plt.close("all")
+
+
+def output_of(*arguments):
+    # Each process of several has one thread.
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    return done.stdout
+
+
+@pytest.mark.full
+def test_a_search_finds_the_same_on_all_workers():
+    pytest.importorskip("distributed", reason="needs the extra 'dask'")
+    processes, dask = output_of(FOLDER / "search_on_workers.py").splitlines()
+    assert processes.split(": ", 1)[1] == dask.split(": ", 1)[1].strip()
+
+
+@pytest.mark.full
+def test_ranks_end_alike():
+    first, second = output_of(*TORCHRUN, FOLDER / "fit_on_ranks.py").splitlines()
+    assert {first[:7], second[:7]} == {"rank 0:", "rank 1:"}
+    assert first[7:] == second[7:]
+
+
+@pytest.mark.full
+def test_rows_are_fitted_where_they_lie():
+    pytest.importorskip("distributed", reason="needs the extra 'dask'")
+    lines = output_of(FOLDER / "fit_where_the_rows_lie.py").splitlines()
+    assert "are lazy" in lines[0]
+    score, out_of_fold = (float(line.split()[-2]) for line in lines[-2:])
+    assert -2.2 < out_of_fold < score < -1.7
