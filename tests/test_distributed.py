@@ -32,6 +32,7 @@ from skmdn.distributed import Ranks, RanksLostError, join, use_group
 
 X, Y = make_rotating_gaussians(120, random_state=0)
 WEIGHT = np.random.RandomState(0).uniform(0.5, 3.0, size=len(X))
+WEIGHT[:5] *= 9  # weights of the first rank are of another size
 # Very unequal shards; the first has fewer rows than an epoch has batches.
 SHARDS = slice(0, 5), slice(5, 120)
 needs_gloo = pytest.mark.skipif(
@@ -415,6 +416,16 @@ def test_ranks_must_agree_on_their_columns(pair):
     shards = [X[SHARDS[0]], np.c_[X, X][SHARDS[1]]]
     for error in pair(fit_differently, [{}, {}], shards):
         assert "differ in features" in str(error)
+
+
+def fit_with_validation_on_one(rank, mdn, rows):
+    more = {"X_val": X[:20], "y_val": Y[:20]} if rank == 0 else {}
+    return mdn.fit(**shard(rank, rows), **more)
+
+
+def test_ranks_must_agree_on_what_they_validate_by(pair):
+    for error in pair(fit_with_validation_on_one, make(), {"X": X, "y": Y}):
+        assert "differ in X_val" in str(error)
 
 
 def stopping(rank, action, mdn, rows):
