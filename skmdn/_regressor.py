@@ -668,6 +668,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self, has_validation: bool, is_continued: bool, ranks: Ranks
     ) -> None:
         """Refuse ranks that would not fit the same model in the same steps."""
+        if ranks.size == 1:
+            return
         inputs = self._inputs(is_continued) | {
             "features": [self.n_features_in_, getattr(self, "feature_names_in_", None)],
             "outputs": [self.n_outputs_, getattr(self, "output_names_", None)],

@@ -33,12 +33,15 @@ def shared_threads() -> Iterator[None]:
     finally:
         with _lock:
             _n_fits -= 1
-            torch.set_num_threads(_n_threads)
+            _set_threads(_n_threads)
 
 
 def take_share() -> None:
     """Let torch use this fit's share of the threads, as many fits as there are now."""
-    share = max(1, _n_threads // _n_fits)
-    # The number is that of the calling thread.
-    if torch.get_num_threads() != share:
-        torch.set_num_threads(share)
+    _set_threads(max(1, _n_threads // _n_fits))
+
+
+def _set_threads(number: int) -> None:
+    """Set the threads of the calling thread, and of those that it starts."""
+    if torch.get_num_threads() != number:
+        torch.set_num_threads(number)
