@@ -33,7 +33,7 @@ from torch import Tensor, distributions, nn
 
 import skmdn
 from skmdn import MDNRegressor
-from skmdn._rows import every_row
+from skmdn._rows import ScaledRows, every_row
 from skmdn._training import MemberRows, Trainer, TrainingSettings
 from skmdn.nn import MixtureDensityNetwork
 
@@ -94,7 +94,7 @@ def make_rows(
     X = torch.randn(n_rows, n_features, generator=generator)
     y = torch.randn(n_rows, n_outputs, generator=generator)
     weight = torch.ones(n_rows, dtype=torch.float64)
-    return MemberRows.of(X, y, weight, every_row(n_rows, n_members))
+    return MemberRows.of(ScaledRows(X, y, weight), every_row(n_rows, n_members))
 
 
 def products(trainer: Trainer, batch_size: int) -> Callable[[], None]:

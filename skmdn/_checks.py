@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight
+
+from skmdn.distributed import Ranks
 
 __all__ = [
     "as_finite",
@@ -24,10 +27,13 @@ __all__ = [
     "check_unmasked",
     "naming_what_is_no_number",
     "output_names",
+    "warn_of_ties",
     "weighted_mean",
 ]
 
 WEIGHT_SUM_ATOL = 1e-6
+# So many rows for each distinct value invite spikes on the values.
+ROWS_PER_VALUE = 20
 
 
 # -- arguments of the estimator --------------------------------------------------
@@ -136,6 +142,36 @@ def weighted_mean(values: NDArray[np.float64], sample_weight: Any) -> float:
     counts = weight > 0
     share = weight[counts] / weight.max()  # sums of which are within reach
     return float(np.average(values[counts], weights=share))
+
+
+def warn_of_ties(
+    y: NDArray[np.float64], scale: NDArray[np.float64], ranks: Ranks
+) -> None:
+    """Warn where a density may stand in spikes on the values of an output.
+
+    Standardised outputs, to whose variance reg_covar is added, have this scale (d,).
+    """
+    n_rows = int(ranks.sum(len(y)))
+    for j, column in enumerate(y.T):
+        values = np.unique(column)
+        if n_rows < ROWS_PER_VALUE * int(ranks.max(len(values))):
+            continue
+        values = np.unique(np.concatenate(ranks.share(values)))
+        if n_rows < ROWS_PER_VALUE * len(values) or len(values) == 1:
+            continue
+        step = np.diff(values).min()
+        floor = step**2 / 12 / scale[j] ** 2
+        output = "" if y.shape[1] == 1 else f" in output {j}"
+        warnings.warn(
+            f"y has only {len(values)} distinct values in {n_rows} rows"
+            f"{output}: a density can stand in spikes on them, and its "
+            "log-likelihood then says little. Judge it by the CRPS or by the "
+            f"probability of an interval round each value, add uniform noise of "
+            f"width {step:.3g}, or set reg_covar={floor:.2g}, the variance of "
+            "such noise.",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def output_names(y: Any) -> tuple[str, ...] | None:

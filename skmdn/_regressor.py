@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -30,7 +29,6 @@ from skmdn._arrays import (
     make_seed,
     resolve_device,
     to_numpy,
-    to_tensor,
 )
 from skmdn._calibration import Calibration
 from skmdn._checks import (
@@ -40,6 +38,7 @@ from skmdn._checks import (
     check_unmasked,
     naming_what_is_no_number,
     output_names,
+    warn_of_ties,
     weighted_mean,
 )
 from skmdn._compat import CallbackSupportMixin
@@ -56,6 +55,7 @@ from skmdn._persistence import (
 from skmdn._rows import (
     Distinct,
     LazyRows,
+    ScaledRows,
     Scaling,
     Subset,
     UsedRows,
@@ -102,9 +102,6 @@ __all__ = ["MDNRegressor"]
 FLOATS = (np.float64, np.float32)
 HELD_OUT_ATTRIBUTES = ("validation_scores_", "best_validation_score_")
 OUT_OF_FOLD_ATTRIBUTES = ("oof_log_density_", "oof_score_")
-
-# So many rows for each distinct value invite spikes on the values.
-ROWS_PER_VALUE = 20
 
 
 class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
@@ -647,7 +644,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             if is_continued
             else self._new_network(used, generator, ranks)
         )
-        self._warn_of_ties(used.y, ranks)
+        warn_of_ties(used.y, self.y_scale_, ranks)
         trainer = self._trainer(network, settings, generator, ranks)
         training = Training(
             trainer,
@@ -758,30 +755,6 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
                 f"with {self.n_outputs_}."
             )
         return flat
-
-    def _warn_of_ties(self, y: NDArray[np.float64], ranks: Ranks) -> None:
-        """Warn where a density may stand in spikes on the values of an output."""
-        n_rows = int(ranks.sum(len(y)))
-        for j, column in enumerate(y.T):
-            values = np.unique(column)
-            if n_rows < ROWS_PER_VALUE * int(ranks.max(len(values))):
-                continue
-            values = np.unique(np.concatenate(ranks.share(values)))
-            if n_rows < ROWS_PER_VALUE * len(values) or len(values) == 1:
-                continue
-            step = np.diff(values).min()
-            floor = step**2 / 12 / self.y_scale_[j] ** 2
-            output = "" if self._y_ndim == 1 else f" in output {j}"
-            warnings.warn(
-                f"y has only {len(values)} distinct values in {n_rows} rows"
-                f"{output}: a density can stand in spikes on them, and its "
-                "log-likelihood then says little. Judge it by the CRPS or by the "
-                f"probability of an interval round each value, add uniform noise of "
-                f"width {step:.3g}, or set reg_covar={floor:.2g}, the variance of "
-                "such noise.",
-                UserWarning,
-                stacklevel=5,
-            )
 
     def _hold_out(
         self, rows: UsedRows, generator: torch.Generator, ranks: Ranks
@@ -919,34 +892,24 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         trainer: Trainer,
     ) -> tuple[MemberRows, HeldOut | None]:
         """Standardised rows to train on, and to validate on if any are."""
-        device, ranks = trainer.device, trainer.ranks
-        scaled = self._scaled(used, device)
+
+        def scaled(rows: UsedRows) -> ScaledRows:
+            return ScaledRows.of(rows, *self._scalings(), torch.float32, trainer.device)
+
+        ranks, rows = trainer.ranks, scaled(used)
         if folds is not None:
             trains, held_out = folds
             return (
-                MemberRows.of(*scaled, trains, ranks),
-                HeldOut.of(*scaled, held_out, ranks),
+                MemberRows.of(rows, trains, ranks),
+                HeldOut.of(rows, held_out, ranks),
             )
         everything = every_row(len(used.y), self.n_estimators)
-        rows = MemberRows.of(*scaled, everything, ranks)
+        member_rows = MemberRows.of(rows, everything, ranks)
         if validation is None:
-            return rows, None
+            return member_rows, None
         n_rows = len(validation.y)
-        scaled = self._scaled(UsedRows(*validation, np.arange(n_rows)), device)
-        return rows, HeldOut.of(*scaled, every_row(n_rows, 1), ranks)
-
-    def _scaled(
-        self, rows: UsedRows, device: torch.device
-    ) -> tuple[Tensor | LazyRows, Tensor, Tensor]:
-        X_scaling, y_scaling = self._scalings()
-        dtype = torch.float32
-        y = y_scaling.apply(rows.y).to(device, dtype)
-        X = (
-            LazyRows(rows.X, rows.positions, X_scaling, dtype, device)
-            if sparse.issparse(rows.X)
-            else X_scaling.tensor(rows.X, rows.positions, dtype, device)
-        )
-        return X, y, to_tensor(rows.weight)
+        rows = scaled(UsedRows(*validation, np.arange(n_rows)))
+        return member_rows, HeldOut.of(rows, every_row(n_rows, 1), ranks)
 
     # -- callbacks ---------------------------------------------------------------
 

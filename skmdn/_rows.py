@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from skmdn._arrays import row_chunks
+from skmdn._arrays import row_chunks, to_tensor
 from skmdn.distributed import ALONE, Ranks
 
 __all__ = [
     "MIN_FOLDS",
     "Distinct",
     "LazyRows",
+    "ScaledRows",
     "Scaling",
     "Subset",
     "UsedRows",
@@ -284,6 +285,32 @@ class LazyRows:
         """As of a tensor, for `dim` 0."""
         block = as_dense(self.X[self.index[index.cpu().numpy()]])
         return self.scaling.apply(block).to(self.device, self.dtype)
+
+
+class ScaledRows(NamedTuple):
+    """Standardised rows: X (n, n_features), y (n, d) and weight (n,)."""
+
+    X: Tensor | LazyRows
+    y: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        rows: UsedRows,
+        X_scaling: Scaling,
+        y_scaling: Scaling,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> ScaledRows:
+        """Standardise on a device; weights stay in float64 where they are."""
+        X = (
+            LazyRows(rows.X, rows.positions, X_scaling, dtype, device)
+            if sparse.issparse(rows.X)
+            else X_scaling.tensor(rows.X, rows.positions, dtype, device)
+        )
+        y = y_scaling.apply(rows.y).to(device, dtype)
+        return cls(X, y, to_tensor(rows.weight))
 
 
 def take_rows(source: Tensor | LazyRows, index: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch.optim.adam import adam
 
 from skmdn._calibration import Calibration
 from skmdn._gradient import Backpropagation
-from skmdn._rows import LazyRows, Subset, take_rows
+from skmdn._rows import LazyRows, ScaledRows, Subset, take_rows
 from skmdn._validation import Best, HeldOut
 from skmdn.distributed import ALONE, Ranks
 from skmdn.nn import MixtureDensityNetwork
@@ -87,21 +87,15 @@ class MemberRows:
     n_total: int
 
     @classmethod
-    def of(
-        cls,
-        X: Tensor | LazyRows,
-        y: Tensor,
-        weight: Tensor,
-        subset: Subset,
-        ranks: Ranks = ALONE,
-    ) -> MemberRows:
+    def of(cls, rows: ScaledRows, subset: Subset, ranks: Ranks = ALONE) -> MemberRows:
         # List by list: all at once would take float64 room for every network.
         weights = []
-        for rows, counts in zip(*subset, strict=True):
-            used = weight[rows] * counts
-            weights.append((used / ranks.sum_(used.sum())).to(y))
-        index = subset.rows.to(y.device)
-        return cls(X, y, index, torch.stack(weights), int(ranks.sum(index.shape[1])))
+        for listed, counts in zip(*subset, strict=True):
+            weight = rows.weight[listed] * counts
+            weights.append((weight / ranks.sum_(weight.sum())).to(rows.y))
+        index = subset.rows.to(rows.y.device)
+        n_total = int(ranks.sum(index.shape[1]))
+        return cls(rows.X, rows.y, index, torch.stack(weights), n_total)
 
     def batches(
         self, order: Tensor, n_batches: int

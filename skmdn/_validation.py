@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from skmdn._calibration import Calibration, Terms, calibrate, extrapolate
-from skmdn._rows import LazyRows, Subset, evenly, folds_of, take_rows
+from skmdn._rows import LazyRows, ScaledRows, Subset, evenly, folds_of, take_rows
 from skmdn.distributed import ALONE, Ranks
 from skmdn.nn import MixtureDensityNetwork
 
@@ -35,20 +35,14 @@ class HeldOut:
     ranks: Ranks = ALONE
 
     @classmethod
-    def of(
-        cls,
-        X: Tensor | LazyRows,
-        y: Tensor,
-        weight: Tensor,
-        subset: Subset,
-        ranks: Ranks = ALONE,
-    ) -> HeldOut:
+    def of(cls, rows: ScaledRows, subset: Subset, ranks: Ranks = ALONE) -> HeldOut:
         """Take the rows of a subset, or many of them evenly spread over its lists."""
         n_folds, n_rows = subset.rows.shape
         share = MOST_HELD_OUT_ROWS / (n_folds * float(ranks.sum(n_rows)))
         taken = evenly(n_rows, int(min(1, share) * n_rows))
-        rows, counts = subset.rows[:, taken], subset.counts[:, taken]
-        return cls(X, y, rows.to(y.device), weight[rows] * counts, ranks)
+        index, counts = subset.rows[:, taken], subset.counts[:, taken]
+        weight = rows.weight[index] * counts
+        return cls(rows.X, rows.y, index.to(rows.y.device), weight, ranks)
 
     def score(
         self, network: MixtureDensityNetwork, start: Calibration

@@ -91,12 +91,10 @@ MUTATIONS = {
         "_mixture", "(scale.sign()[:, None] * scale)", "(scale.sign() * scale[:, None])"
     ),
     "weights of training rows dropped": Mutation(
-        "_training", "used = weight[rows] * counts", "used = 1.0 * counts"
+        "_training", "weight = rows.weight[listed] * counts", "weight = 1.0 * counts"
     ),
     "weights of held-out rows dropped": Mutation(
-        "_validation",
-        "rows.to(y.device), weight[rows] * counts, ranks)",
-        "rows.to(y.device), 1.0 * counts, ranks)",
+        "_validation", "weight = rows.weight[index] * counts", "weight = 1.0 * counts"
     ),
     "weights of equal rows not added": Mutation(
         "_rows",

@@ -39,8 +39,7 @@ X, Y = make_rotating_gaussians(200, random_state=0)
 HOLES = np.where(np.arange(200) % 90 == 89, np.nan, 0.0)[:, None]
 
 
-@pytest.fixture(scope="module")
-def client():
+def two_workers():
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
@@ -50,16 +49,9 @@ def client():
         yield client
 
 
-@pytest.fixture
-def mortal():
-    """A cluster of its own, of which a worker may be killed."""
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
+client = pytest.fixture(two_workers, scope="module", name="client")
+# A cluster of its own, of which a worker may be killed.
+mortal = pytest.fixture(two_workers, name="mortal")
 
 
 def blocks(array, size=40):

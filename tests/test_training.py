@@ -12,7 +12,7 @@ from torch.optim.adam import adam
 from skmdn import _training, _validation
 from skmdn._calibration import Calibration, extrapolate
 from skmdn._gradient import Backpropagation
-from skmdn._rows import every_row
+from skmdn._rows import ScaledRows, every_row
 from skmdn._training import (
     FlatParameters,
     MemberRows,
@@ -59,7 +59,7 @@ def make_rows(n=40, n_members=2, weight=None, seed=0):
     X = torch.randn(n, 2, generator=generator)
     y = X[:, :1] + 0.1 * torch.randn(n, 1, generator=generator)
     weight = torch.ones(n, dtype=torch.float64) if weight is None else weight
-    return MemberRows.of(X, y, weight, every_row(n, n_members))
+    return MemberRows.of(ScaledRows(X, y, weight), every_row(n, n_members))
 
 
 def values_of(trainer):
@@ -142,9 +142,11 @@ def test_full_batch_weights_are_repetitions():
     repeated = make_trainer(batch_size=1000)
     repeated.run_epoch(
         MemberRows.of(
-            rows.X[repeats],
-            rows.y[repeats],
-            torch.ones(80, dtype=torch.float64),
+            ScaledRows(
+                rows.X[repeats],
+                rows.y[repeats],
+                torch.ones(80, dtype=torch.float64),
+            ),
             every_row(80, 2),
         ),
         0,
@@ -182,7 +184,7 @@ def test_batches_do_not_depend_on_what_is_gathered_ahead(monkeypatch):
 def make_held_out(n=40, n_lists=1, weight=None, seed=5):
     rows = make_rows(n, n_lists, weight, seed)
     weight = torch.ones(n, dtype=torch.float64) if weight is None else weight
-    return HeldOut.of(rows.X, rows.y, weight, every_row(n, n_lists))
+    return HeldOut.of(ScaledRows(rows.X, rows.y, weight), every_row(n, n_lists))
 
 
 def test_held_out_score_is_the_mean_log_likelihood_of_the_calibrated_pool(monkeypatch):
