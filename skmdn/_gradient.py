@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from skmdn._backbones import Backbones
 from skmdn._head import MemberLinear
 from skmdn.nn import MixtureDensityNetwork, PeriodicEmbedding
 
@@ -61,9 +62,11 @@ class Backpropagation:
 
     def __init__(self, network: MixtureDensityNetwork, n_rows: int) -> None:
         self.network = network
-        self.embedding = (
-            None if network.embedding is None else Embedding(network.embedding, n_rows)
-        )
+        self.embedding: Embedding | ByAutograd | None = None
+        if isinstance(network.embedding, PeriodicEmbedding):
+            self.embedding = Embedding(network.embedding, n_rows)
+        elif network.embedding is not None:
+            self.embedding = ByAutograd(network, network.embedding)
         linears = [*network.hidden, network.head.linear]
         *self.hidden, self.last = (
             Layer(
@@ -195,3 +198,23 @@ class Embedding:
         torch.sum(slope, dim=1, keepdim=True, out=self.embedding.phases.grad)
         slope.unflatten(-1, (-1, self.n_features)).mul_(self.x[..., None, :])
         torch.sum(slope, dim=1, keepdim=True, out=self.embedding.frequencies.grad)
+
+
+class ByAutograd:
+    """Modules of a user's own, whose derivatives only autograd knows."""
+
+    def __init__(self, network: MixtureDensityNetwork, backbones: Backbones) -> None:
+        self.network = network
+        gradients = (parameter.grad for parameter in backbones.parameters())
+        self.gradients = [part for part in gradients if part is not None]
+
+    def forward(self, X: Tensor) -> Tensor:
+        with torch.enable_grad():
+            self.output = self.network.embed(X)
+        return self.output.detach()
+
+    def backward(self, gradient: Tensor) -> None:
+        if self.output.requires_grad:  # else all of it is frozen
+            torch._foreach_zero_(self.gradients)
+            self.output.backward(gradient)
+        del self.output

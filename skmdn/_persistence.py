@@ -27,9 +27,9 @@ __all__ = [
     "unseal",
 ]
 
-# Raised by one whenever stored states change their form; `unseal` then brings older
-# ones up to date, and tests/models keeps one of each.
-STATE_VERSION = 1
+# Raised by one whenever stored states change their form; older ones are then brought
+# up to date when they are opened, and tests/models keeps one of each.
+STATE_VERSION = 2
 
 SEAL = "_seal"
 
@@ -67,7 +67,7 @@ def unseal(name: str, state: dict[str, Any]) -> dict[str, Any]:
             f"The stored {name} has no seal of skmdn: it is damaged, was edited, or "
             "was not written by skmdn. Store the estimator again."
         ) from exc
-    if version != STATE_VERSION:
+    if version not in range(1, STATE_VERSION + 1):
         raise ValueError(
             f"The stored {name} was written by skmdn {writer} in version {version} of "
             f"its form, but skmdn {__version__} reads version {STATE_VERSION}. Install "
@@ -92,8 +92,8 @@ def digest(item: Any) -> str:
 def _encoded(item: Any) -> Iterator[bytes]:
     """Bytes that differ wherever items do, and not by where they are stored.
 
-    Of other objects, such as generators or callables among the parameters, only the
-    type is known.
+    Of functions and classes only the name is known, of other objects, such as
+    generators among the parameters, the type.
     """
     if isinstance(item, dict):
         yield b"{%d" % len(item)
@@ -125,7 +125,8 @@ def _encoded(item: Any) -> Iterator[bytes]:
         # repr tells every float from every other.
         yield f"{type(item).__name__}:{item!r};".encode()
     else:
-        yield f"<{type(item).__qualname__}>".encode()
+        named = item if hasattr(item, "__qualname__") else type(item)
+        yield f"<{named.__qualname__}>".encode()
 
 
 def network_to_arrays(network: MixtureDensityNetwork) -> dict[str, NDArray]:

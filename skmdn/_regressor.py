@@ -138,6 +138,11 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         Activation of the hidden layers.
     dropout : float, default=0.0
         Probability of dropping a hidden unit while training, in [0, 1).
+    network : callable or None, default=None
+        ``network(n_features)`` builds a :class:`torch.nn.Module` that maps standardised
+        rows (n, n_features) to (n, width), anew in each call. Such modules then take
+        the place of the four parameters above, which are ignored; a linear layer of
+        ours reads the mixtures off what they give. `docs/network.md` says more.
     reg_covar : float, default=1e-6
         Floor added to the variance of each output given those that explain it, in
         units of the standardised target's variance. It bounds the density.
@@ -286,6 +291,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "dropout": [Interval(Real, 0, 1, closed="left")],
+        "network": [callable, None],
         "reg_covar": [Interval(Real, 0, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
@@ -324,6 +330,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         hidden_layer_sizes=(64, 64),
         activation="silu",
         dropout=0.0,
+        network=None,
         reg_covar=1e-6,
         alpha=0.01,
         learning_rate_init=1e-2,
@@ -352,6 +359,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.dropout = dropout
+        self.network = network
         self.reg_covar = reg_covar
         self.alpha = alpha
         self.learning_rate_init = learning_rate_init
@@ -787,6 +795,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             "hidden_layer_sizes": as_widths(self.hidden_layer_sizes),
             "activation": self.activation,
             "dropout": float(self.dropout),
+            "network": self.network,
             "reg_covar": float(self.reg_covar),
         }
 
@@ -1054,8 +1063,10 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         return seal(state)
 
     def __setstate__(self, state):
-        state = unseal(type(self).__name__, state)
+        # States of form 1 are of a release without the parameter `network`.
+        state = {"network": None} | unseal(type(self).__name__, state)
         if "network_" in state:
+            state["_structure"] = {"network": None} | state["_structure"]
             state["network_"] = network_from_arrays(
                 state["_structure"], state["network_"]
             )

@@ -141,22 +141,33 @@ class FlatParameters:
     """A network's parameters and gradients as views of two (n_members, size) buffers.
 
     Clipping, decay, the best weights and the optimiser then work on one tensor. The
-    matrices come first: only they are decayed.
+    matrices come first: only they are decayed. What is not trained has no gradient,
+    and so stays as it is.
     """
 
     def __init__(self, network: MixtureDensityNetwork) -> None:
-        named = list(network.named_parameters())
-        matrices = [p for name, p in named if name.endswith("weight")]
-        others = [p for name, p in named if not name.endswith("weight")]
-        self.views = matrices + others
-        self.values = torch.cat([p.detach().flatten(1) for p in self.views], dim=1)
+        matrices: list[list[Tensor]] = []
+        others: list[list[Tensor]] = []
+        for name, slot in network.slots().items():
+            is_decayed = name.endswith("weight") and slot[0].ndim > 1
+            is_matrix = is_decayed and slot[0].requires_grad
+            (matrices if is_matrix else others).append(slot)
+        slots, n_members = matrices + others, network.n_members
+        blocks = [
+            torch.cat([part.detach().flatten() for part in slot]).view(n_members, -1)
+            for slot in slots
+        ]
+        sizes = [block.shape[1] for block in blocks]
+        self.values = torch.cat(blocks, dim=1)
         self.gradient = torch.zeros_like(self.values)
-        self.matrices = self.values[:, : sum(p[0].numel() for p in matrices)]
-        start = 0
-        for parameter in self.views:
-            columns = slice(start, start := start + parameter[0].numel())
-            parameter.data = self.values[:, columns].view_as(parameter)
-            parameter.grad = self.gradient[:, columns].view_as(parameter)
+        self.matrices = self.values[:, : sum(sizes[: len(matrices)])]
+        columns = self.values.split(sizes, dim=1), self.gradient.split(sizes, dim=1)
+        for slot, *both in zip(slots, *columns, strict=True):
+            views = (block.split(n_members // len(slot)) for block in both)
+            for part, values, gradient in zip(slot, *views, strict=True):
+                part.data = values.view_as(part)
+                if part.requires_grad:
+                    part.grad = gradient.view_as(part)
 
     def clip_(self, max_norm: float | None) -> None:
         """Scale each member's gradient to at most max_norm; drop non-finite ones."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from skmdn import _mixture
+from skmdn._backbones import Backbones, lend_global_generator
 from skmdn._calibration import Terms
 from skmdn._covariance import make_head
 from skmdn._head import MemberLinear
@@ -201,6 +202,9 @@ class MixtureDensityNetwork(nn.Module):
         Activation of the hidden layers.
     dropout : float, default=0.0
         Probability of dropping a hidden unit while training.
+    network : callable, default=None
+        ``network(n_features)`` builds a module (n, n_features) -> (n, width), anew for
+        each member; these then take the place of the embedding and the hidden layers.
     reg_covar : float, default=1e-6
         Floor added to the variance of each output given those that explain it; in
         "full" and "tied" covariances each member takes the outputs in a random order.
@@ -234,6 +238,7 @@ class MixtureDensityNetwork(nn.Module):
         hidden_layer_sizes: Sequence[int] = (64, 64),
         activation: str = "silu",
         dropout: float = 0.0,
+        network: Callable[[int], nn.Module] | None = None,
         reg_covar: float = 1e-6,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -244,11 +249,16 @@ class MixtureDensityNetwork(nn.Module):
         self.n_members = n_members
         self.activation = activation
         self.dropout = dropout
-        self.embedding = (
-            None
-            if embedding is None
-            else EMBEDDINGS[embedding](n_members, n_features, generator=generator)
-        )
+        self.embedding: Backbones | PeriodicEmbedding | None = None
+        if network is not None:
+            hidden_layer_sizes = ()
+            self.embedding = Backbones(
+                network, n_members, n_features, generator=generator
+            )
+        elif embedding is not None:
+            self.embedding = EMBEDDINGS[embedding](
+                n_members, n_features, generator=generator
+            )
         n_embedded = n_features if self.embedding is None else self.embedding.n_outputs
         widths = [n_embedded, *hidden_layer_sizes]
         self.hidden = nn.ModuleList(
@@ -268,6 +278,8 @@ class MixtureDensityNetwork(nn.Module):
         # What a row needs on its way through: layers and the head's numbers in a few
         # copies, and a factor for each component if it is asked for.
         self.floats_per_row = n_members * (4 * max(widths) + 8 * sum(self.head.sizes))
+        if isinstance(self.embedding, Backbones):  # members take their turns
+            self.floats_per_row += self.embedding.floats_per_row
         self.floats_per_mixture = self.floats_per_row + (
             4 * n_members * n_components * n_outputs**2
         )
@@ -303,12 +315,32 @@ class MixtureDensityNetwork(nn.Module):
         """What the head reads, (n_members, n, width)."""
         hidden = X.expand(self.n_members, -1, -1) if X.ndim == 2 else X
         if self.embedding is not None:
-            hidden = self.embedding(hidden)
+            hidden = self.embed(hidden)
         for layer in self.hidden:
             hidden = self.activate(layer(hidden))
             mask = self.draw_mask(hidden)
             hidden = hidden if mask is None else hidden * mask
         return hidden
+
+    def embed(self, X: Tensor) -> Tensor:
+        """What the hidden layers read instead of X."""
+        assert self.embedding is not None
+        if self.training and isinstance(self.embedding, Backbones):
+            assert self.generator is not None
+            with lend_global_generator(self.generator, X.device):
+                return self.embedding(X)
+        return self.embedding(X)
+
+    def slots(self) -> dict[str, list[Tensor]]:
+        """Parameters by name: one for all members, or one for each of them.
+
+        With those of a user's own modules come the buffers in floats.
+        """
+        slots: dict[str, list[Tensor]] = {n: [p] for n, p in self.named_parameters()}
+        if isinstance(self.embedding, Backbones):
+            ours = {n: slot for n, slot in slots.items() if n.startswith("head.")}
+            return ours | self.embedding.slots()
+        return slots
 
     def activate(self, hidden: Tensor) -> Tensor:
         return ACTIVATIONS[self.activation](hidden)

@@ -13,6 +13,7 @@ PACKAGE = Path(skmdn.__file__).parent
 
 FLOORS = {
     "_arrays": 0,
+    "_backbones": 0,
     "_compat": 0,
     "_roots": 0,
     "_schedule": 0,

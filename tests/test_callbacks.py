@@ -18,8 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from test_backbones import busy
 
 from skmdn import MDNRegressor, _persistence
+from skmdn._persistence import STATE_VERSION
 from skmdn.callbacks import Checkpoint
 from skmdn.datasets import make_rotating_gaussians
 from skmdn.metrics import neg_log_score_scorer
@@ -116,7 +118,7 @@ def test_a_callback_may_stop_the_training():
 
 
 @needs_callbacks
-@pytest.mark.parametrize("options", [{}, {"early_stopping": False}])
+@pytest.mark.parametrize("options", [{}, {"early_stopping": False}, {"network": busy}])
 def test_callbacks_see_the_estimator_that_stopping_would_leave(options):
     seen = []
 
@@ -169,6 +171,7 @@ def test_progress_bar_reaches_through_searches(capsys):
         ({"n_iter_no_change": 2, "learning_rate_init": 0.3}, {}),
         ({}, {"X_val": X[:9], "y_val": Y[:9]}),
         ({}, {"X": sparse.csr_array(X)}),
+        ({"network": busy}, {}),
     ],
     ids=lambda value: ", ".join(value) or "-",
 )
@@ -232,6 +235,7 @@ def test_ctrl_c_leaves_the_checkpoint_for_later(tmp_path):
 KILLED = """
 import sys
 from skmdn import MDNRegressor
+from skmdn._persistence import STATE_VERSION
 from skmdn.callbacks import Checkpoint
 from skmdn.datasets import make_rotating_gaussians
 X, y = make_rotating_gaussians(400, random_state=0)
@@ -321,7 +325,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, monkeypatch):
         quick().set_callbacks(Checkpoint(path)).fit(X, Y)
     path.write_bytes(data)
     monkeypatch.setattr(_persistence, "STATE_VERSION", 0)
-    with pytest.raises(ValueError, match="in version 1 of its form"):
+    with pytest.raises(ValueError, match=f"in version {STATE_VERSION} of its form"):
         quick().set_callbacks(Checkpoint(path)).fit(X, Y)
 
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from conftest import needs_callbacks
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from test_backbones import plain
 
 from skmdn import MDNRegressor
 from skmdn._rows import (
@@ -296,6 +297,7 @@ def assert_alike(first, second):
         {"n_estimators": 11, "covariance_type": "low_rank", "rank": 1},
         {"early_stopping": False, "covariance_type": "spherical"},
         {"n_components": "auto", "batch_size": "auto", "max_iter": "auto"},
+        {"network": plain},
     ],
     ids=lambda options: ", ".join(options) or "-",
 )
@@ -398,6 +400,7 @@ def fit_differently(rank, options, X):
     [
         ({"alpha": 0.5}, "alpha"),
         ({"max_iter": 3, "batch_size": 7}, "batch_size, max_iter"),
+        ({"network": plain}, "network"),
         ({"verbose": False, "random_state": 5, "device": "auto"}, ""),
     ],
 )
