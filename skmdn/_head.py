@@ -302,7 +302,8 @@ def _taken(outputs: Tensor, order: Tensor) -> Tensor:
         outputs = outputs[None]
     n_between = outputs.ndim - 3
     index = order.view(len(order), *[1] * n_between, -1, 1)
-    return torch.take_along_dim(outputs, index, -2)
+    shape = (len(order), *outputs.shape[1:])
+    return outputs.expand(shape).gather(-2, index.expand(shape))
 
 
 def _softmax_(x: Tensor) -> Tensor:

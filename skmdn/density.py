@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from sklearn.utils import gen_batches
 from torch import Tensor
 
@@ -754,7 +755,55 @@ class MixtureDensity:
             torch.distributions.Categorical(logits=log_weights), components
         )
 
+    def to_scipy(self) -> list[Any]:
+        """Convert each row of one output to a :class:`scipy.stats.Mixture`.
+
+        SciPy's mixtures are of scalars, so there is one for each row. They need
+        SciPy 1.15.
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity
+        >>> density = MixtureDensity([[0.3, 0.7]], [[0.0, 3.0]], [[1.0, 0.5]])
+        >>> (mixture,) = density.to_scipy()
+        >>> round(float(mixture.cdf(1.0)), 3)
+        0.363
+        """
+        parameters = self._normals("to_scipy")
+        if not hasattr(stats, "Mixture"):
+            raise ImportError("to_scipy needs SciPy 1.15 or newer.")
+        return [
+            stats.Mixture(
+                [
+                    stats.Normal(mu=mu, sigma=sigma)
+                    for mu, sigma in zip(*row, strict=True)
+                ],
+                weights=weights,
+            )
+            for weights, *row in zip(*parameters, strict=True)
+        ]
+
+    def to_skpro(self) -> Any:
+        """Convert a density of one output to skpro's `NormalMixture`.
+
+        skpro keeps no dependence between outputs, so take one `marginal` at a time
+        where there are several.
+        """
+        weights, means, deviations = self._normals("to_skpro")
+        from skpro.distributions.normal_mixture import NormalMixture
+
+        return NormalMixture(
+            weights, means[..., None], deviations[..., None], columns=self.output_names
+        )
+
     # -- privates ----------------------------------------------------------------
+
+    def _normals(self, what: str) -> tuple[NDArray, NDArray, NDArray]:
+        """Weights, means and standard deviations of one output, (n, K)."""
+        self._check_one_output(what)
+        log_weights, means, factors = self._mixture
+        parts = log_weights.exp(), means[..., 0], 1 / factors[..., 0, 0]
+        return to_numpy(parts[0]), to_numpy(parts[1]), to_numpy(parts[2])
 
     def _reflected(self) -> MixtureDensity:
         """Density of -Y: its lower tails are the upper ones here."""

@@ -41,6 +41,7 @@ FLOORS = {
     "_regressor": 8,
     "callbacks": 9,
     "dask": 9,
+    "export": 9,
     "plot": 9,
     "__init__": 10,
     "__main__": 11,

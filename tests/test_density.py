@@ -353,6 +353,44 @@ def test_cdf_is_that_of_torch():
     assert_allclose(density.cdf(y), density.to_torch().cdf(torch.tensor(y)), rtol=1e-12)
 
 
+def test_rows_convert_to_scipys_mixtures():
+    if not hasattr(stats, "Mixture"):
+        with pytest.raises(ImportError, match=r"SciPy 1\.15"):
+            random_scalar_density(1, 3).to_scipy()
+        return
+    density = random_scalar_density(4, 3)
+    y = np.linspace(-2, 2, 4)
+    found = density.to_scipy()
+    for method in ("pdf", "logpdf", "cdf", "ccdf"):
+        ours = getattr(density, {"ccdf": "sf"}.get(method, method))(y)
+        theirs = [getattr(row, method)(at) for row, at in zip(found, y, strict=True)]
+        assert_allclose(ours, theirs, rtol=1e-9)
+    assert_allclose(density.mean(), [row.mean() for row in found], rtol=1e-9)
+    assert_allclose(density.std(), [row.standard_deviation() for row in found])
+
+
+def test_densities_convert_to_skpros_mixtures():
+    pytest.importorskip("skpro", reason="skpro is not for every version of pandas")
+    density = random_scalar_density(4, 3)
+    found = density.to_skpro()
+    y = np.linspace(-2, 2, 4)
+    for method in ("pdf", "cdf"):
+        theirs = getattr(found, method)(y[:, None]).to_numpy()[:, 0]
+        assert_allclose(getattr(density, method)(y), theirs, rtol=1e-6)
+    assert_allclose(density.mean(), found.mean().to_numpy()[:, 0], rtol=1e-9)
+    assert_allclose(density.var(), found.var().to_numpy()[:, 0], rtol=1e-9)
+    named = MixtureDensity(
+        density.weights, density.means, density.precision_factors, output_names=["y"]
+    )
+    assert list(named.to_skpro().mean().columns) == ["y"]
+
+
+@pytest.mark.parametrize("method", ["to_scipy", "to_skpro"])
+def test_what_has_one_output_takes_no_more(method):
+    with pytest.raises(ValueError, match=f"{method} needs one output"):
+        getattr(random_density(2, 3, 2), method)()
+
+
 def test_ppf_inverts_cdf():
     rng = np.random.RandomState(0)
     stds = 10 ** rng.uniform(-3, 3, size=(200, 4))

@@ -1,0 +1,184 @@
+"""Fitted networks in a form that other programs read.
+
+Needs the extra ``skmdn[onnx]``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skmdn import _mixture
+from skmdn._arrays import to_tensor
+from skmdn._regressor import MDNRegressor
+from skmdn._version import __version__
+from skmdn.nn import pool
+
+__all__ = ["to_onnx"]
+
+aten = torch.ops.aten
+
+
+def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator as an ONNX model, which runs without torch.
+
+    The model has the standardisation inside. Its input `X`, float64 of shape
+    (n_samples, n_features), gives the attributes of a :class:`MixtureDensity`:
+    `weights` (n_samples, K), `means` (n_samples, K, n_outputs) and
+    `precision_factors` (n_samples, K, n_outputs, n_outputs), in the unit of y; where
+    y was one-dimensional, of shape (n_samples, K) all three.
+
+    Parameters
+    ----------
+    estimator : MDNRegressor
+        Fitted. Of a pipeline, export the last step, and the others by skl2onnx.
+    path : str or path-like
+        File to write.
+
+    Raises
+    ------
+    ImportError
+        If onnx or onnxscript is not installed.
+    TypeError
+        If the estimator is no MDNRegressor.
+
+    Notes
+    -----
+    The arithmetic is float64 throughout; with onnxruntime on a CPU, results agree with
+    `predict_density` to about eight digits. The metadata of the model hold the release
+    of skmdn and the names of features and outputs, as JSON, where these have names.
+    Modules of a user's own (`network`) are exported where :func:`torch.export.export`
+    can trace them.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from skmdn import MDNRegressor
+    >>> from skmdn.datasets import load_geyser
+    >>> from skmdn.export import to_onnx
+    >>> X, y = load_geyser(return_X_y=True)
+    >>> mdn = MDNRegressor(2, n_estimators=4, max_iter=5, random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "geyser.onnx")
+    ...     to_onnx(mdn, path)
+    ...     os.listdir(folder)
+    ['geyser.onnx']
+    """
+    if not isinstance(estimator, MDNRegressor):
+        raise TypeError(
+            f"to_onnx exports an MDNRegressor, got {type(estimator).__name__}. Of a "
+            "pipeline or a search, export the fitted MDNRegressor inside it, and other "
+            "steps with skl2onnx."
+        )
+    check_is_fitted(estimator)
+    try:
+        import onnxscript  # noqa: F401  # what torch.onnx needs, and says less clearly
+    except ImportError as exc:
+        raise ImportError(
+            "to_onnx needs onnx and onnxscript: pip install 'skmdn[onnx]'."
+        ) from exc
+    rows = torch.zeros(2, estimator.n_features_in_, dtype=torch.float64)
+    program = torch.export.export(
+        _Served(estimator).eval(),
+        (rows,),
+        dynamic_shapes=({0: torch.export.Dim("n_samples")},),
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # torch's own
+        model = torch.onnx.export(
+            program.run_decompositions(_DECOMPOSITIONS),
+            (rows,),
+            input_names=["X"],
+            output_names=["weights", "means", "precision_factors"],
+            verbose=False,
+        )
+    assert model is not None  # as it is where no path is given
+    model.model.metadata_props.update(_metadata(estimator))
+    model.save(os.fspath(path))
+
+
+class _Served(nn.Module):
+    """From rows of X to pooled mixtures, both in the user's units."""
+
+    X_mean_: Tensor
+    X_scale_: Tensor
+    y_mean_: Tensor
+    y_scale_: Tensor
+
+    def __init__(self, estimator: MDNRegressor) -> None:
+        super().__init__()
+        self.network = deepcopy(estimator.network_).requires_grad_(False)
+        self.is_flat = estimator._y_ndim == 1
+        for name in ("X_mean_", "X_scale_", "y_mean_", "y_scale_"):
+            self.register_buffer(name, to_tensor(getattr(estimator, name)))
+
+    def forward(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mixture = pool(self.network((X - self.X_mean_) / self.X_scale_))
+        mixture = _mixture.rescale(mixture, self.y_mean_, self.y_scale_)
+        log_weights, means, factors = mixture
+        if self.is_flat:
+            means, factors = means[..., 0], factors[..., 0, 0]
+        return log_weights.exp(), means, factors
+
+
+def _metadata(estimator: MDNRegressor) -> dict[str, str]:
+    names = {
+        "feature_names": getattr(estimator, "feature_names_in_", None),
+        "output_names": getattr(estimator, "output_names_", None),
+    }
+    known = {key: json.dumps(list(n)) for key, n in names.items() if n is not None}
+    return {"skmdn": __version__} | known
+
+
+# -- linear algebra that ONNX lacks, column by column ------------------------------
+
+
+def _qr(matrices: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
+    """Only R, by the modified method of Gram and Schmidt, which is stable for it."""
+    rows = []
+    for j in range(matrices.shape[-1]):
+        first, rest = matrices[..., :1], matrices[..., 1:]
+        length = first.square().sum(-2, keepdim=True).sqrt()
+        unit = first / length
+        share = (unit * rest).sum(-2, keepdim=True)
+        zeros = torch.zeros_like(length).expand(*length.shape[:-1], j)
+        rows.append(torch.cat([zeros, length, share], dim=-1))
+        matrices = rest - unit * share
+    return matrices, torch.cat(rows, dim=-2)
+
+
+def _cholesky(matrices: Tensor) -> Tensor:
+    columns = []
+    for j in range(matrices.shape[-1]):
+        column = matrices[..., :1] / matrices[..., :1, :1].sqrt()
+        zeros = torch.zeros_like(column[..., :1, :]).expand(*column.shape[:-2], j, 1)
+        columns.append(torch.cat([zeros, column], dim=-2))
+        rest = column[..., 1:, :]
+        matrices = matrices[..., 1:, 1:] - rest * rest.mT
+    return torch.cat(columns, dim=-1)
+
+
+def _solve_upper(factors: Tensor, right: Tensor, *, upper: bool) -> Tensor:
+    """By back substitution: row i of the solution follows from those below it."""
+    assert upper
+    solution = right[..., :0, :]
+    for i in reversed(range(factors.shape[-1])):
+        known = factors[..., i : i + 1, i + 1 :] @ solution
+        row = (right[..., i : i + 1, :] - known) / factors[..., i : i + 1, i : i + 1]
+        solution = torch.cat([row, solution], dim=-2)
+    return solution
+
+
+_DECOMPOSITIONS: dict[Any, Callable] = {
+    aten.linalg_qr.default: _qr,
+    aten.linalg_cholesky.default: _cholesky,
+    aten.linalg_solve_triangular.default: _solve_upper,
+}
