@@ -6,6 +6,8 @@ After a short wait the Old Faithful geyser erupts for long; after a long wait it
 erupts either briefly or for long. No regression line can say that; the density does.
 """
 
+import numpy as np
+
 from skmdn import MDNRegressor
 from skmdn.datasets import load_geyser
 from skmdn.plot import DensityDisplay
@@ -14,8 +16,9 @@ X, y = load_geyser(return_X_y=True)
 mdn = MDNRegressor(random_state=0).fit(X, y)
 display = DensityDisplay.from_estimator(
     mdn,
-    X,
-    y,
+    np.linspace(42.0, 100.0, 400)[:, None],
     x_label="wait before the eruption (minutes)",
     y_label="duration (minutes)",
 )
+points = display.ax_.plot(X, y, ".", color="#D55E00", markersize=4)
+limits = display.ax_.set(xlim=(42.0, 100.0), ylim=(1.0, 6.0))

@@ -22,6 +22,8 @@ __all__ = ["CalibrationDisplay", "DensityDisplay", "LossCurveDisplay", "PITDispl
 MAX_COLUMNS, N_LINES, N_CONTOUR_LINES, MAX_RIDGES = 400, 300, 200, 12
 # Probability left out at each end of the axis of y.
 TAIL = 0.002
+# Share of the rows whose ends the axis need not reach, at each of its ends.
+FAR_ROWS = 0.05
 CONTOUR_LEVELS = (0.95, 0.8, 0.5, 0.2)
 # Ink for the model, a warm contrast for the data (Okabe and Ito's colours, which
 # readers of all kinds of sight tell apart).
@@ -291,7 +293,9 @@ class DensityDisplay:
         return rows[steps.round().astype(int)]
 
     def _grid(self, density: MixtureDensity) -> NDArray[np.float64]:
-        low, high = density.ppf(TAIL).min(), density.isf(TAIL).max()
+        # A few rows of which little is known would flatten all the others.
+        low = np.quantile(density.ppf(TAIL), FAR_ROWS)
+        high = np.quantile(density.isf(TAIL), 1 - FAR_ROWS)
         if self.y is not None:
             low, high = min(low, self.y.min()), max(high, self.y.max())
         return np.linspace(low, high, N_LINES)
