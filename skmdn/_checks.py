@@ -145,11 +145,11 @@ def weighted_mean(values: NDArray[np.float64], sample_weight: Any) -> float:
 
 
 def warn_of_ties(
-    y: NDArray[np.float64], scale: NDArray[np.float64], ranks: Ranks
+    y: NDArray[np.float64], scale: NDArray[np.float64], reg_covar: float, ranks: Ranks
 ) -> None:
     """Warn where a density may stand in spikes on the values of an output.
 
-    Standardised outputs, to whose variance reg_covar is added, have this scale (d,).
+    Not so where reg_covar, of outputs divided by this scale (d,), is as wide as they.
     """
     n_rows = int(ranks.sum(len(y)))
     for j, column in enumerate(y.T):
@@ -161,6 +161,8 @@ def warn_of_ties(
             continue
         step = np.diff(values).min()
         floor = step**2 / 12 / scale[j] ** 2
+        if reg_covar >= float(f"{floor:.2g}"):  # as it is printed below
+            continue
         output = "" if y.shape[1] == 1 else f" in output {j}"
         warnings.warn(
             f"y has only {len(values)} distinct values in {n_rows} rows"

@@ -652,7 +652,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
             if is_continued
             else self._new_network(used, generator, ranks)
         )
-        warn_of_ties(used.y, self.y_scale_, ranks)
+        warn_of_ties(used.y, self.y_scale_, self.reg_covar, ranks)
         trainer = self._trainer(network, settings, generator, ranks)
         training = Training(
             trainer,

@@ -622,6 +622,8 @@ def test_targets_with_few_values_warn_with_the_remedy():
     message = f"in output 1.*CRPS.*noise of width 0.5, or set reg_covar={floor:.2g}"
     with pytest.warns(UserWarning, match=message):
         quick(max_iter=2).fit(X, two)
+    # The remedy is one: the suite turns warnings into errors.
+    quick(max_iter=2, reg_covar=float(f"{floor:.2g}")).fit(X, two)
 
 
 def test_automatic_schedule_follows_the_number_of_rows():
