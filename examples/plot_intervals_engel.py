@@ -5,8 +5,8 @@ All quantiles from one fit
 What 235 Belgian households spent on food in 1857, given their income: the data on which
 quantile regression was explained. The richer, the wider the range. Quantile regression
 fits a line for each level; a density has all levels at once, of any shape, and they
-cannot cross. Of rows held out the pinball loss, where lower is better, is 22.8 francs by
-the density and 23.9 by the lines.
+cannot cross. Of rows held out the pinball loss, where lower is better, is 22.8 francs
+by the density and 23.9 by the lines.
 """
 
 import numpy as np

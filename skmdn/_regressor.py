@@ -126,7 +126,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     n_estimators : int, default=16
         Networks trained in one batched computation from different starts. The
         prediction is the equally weighted mixture of their mixtures, so still a
-        Gaussian mixture, of n_estimators * n_components_ components. From 4 on,
+        Gaussian mixture, of ``n_estimators * n_components_`` components. From 4 on,
         the networks hold out folds, at most 8, that together cover every row.
     embedding : {"periodic"} or None, default="periodic"
         What the features pass before the network: cosines of trainable frequencies
@@ -192,7 +192,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
     ----------
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X had string column names.
     n_outputs_ : int
         Number of outputs.
@@ -202,9 +202,9 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         Names of the outputs, where y was a data frame or a named series.
     n_iter_ : int
         Epochs run.
-    loss_curve_ : ndarray of shape (n_iter_,)
+    loss_curve_ : ndarray of shape (`n_iter_`,)
         Mean training loss of the networks in each epoch, in nats in the unit of y.
-    validation_scores_ : ndarray of shape (n_iter_,)
+    validation_scores_ : ndarray of shape (`n_iter_`,)
         Mean log-likelihood of the held-out rows (of 65,536 of them, where there are
         more) under the calibrated networks that held them out; greater is better. A
         little too high where the floor `reg_covar` acts, since it is calibrated too;
@@ -218,7 +218,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
         Weighted mean of `oof_log_density_`: each fit is its own cross-validation.
     network_ : MixtureDensityNetwork
         The networks, an ordinary :class:`torch.nn.Module` on the CPU in float64.
-        It maps (X - X_mean_) / X_scale_ to mixtures over (y - y_mean_) / y_scale_.
+        It maps ``(X - X_mean_) / X_scale_`` to mixtures over
+        ``(y - y_mean_) / y_scale_``.
     X_mean_, X_scale_, y_mean_, y_scale_ : ndarray
         The standardisation, exactly undone in all predictions. A target of negative
         skewness has a negative scale, so that mirrored targets give mirrored fits.

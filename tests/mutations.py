@@ -42,6 +42,7 @@ LEFT_OUT = [
         "test_architecture",
         "test_examples",
         "test_mutations",
+        "test_release",
         "test_supply_chain",
     )
 ]

@@ -1,32 +1,15 @@
-"""Every example runs, and draws or prints."""
+"""Examples of several processes say what they should; the gallery runs the others."""
 
 import os
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("matplotlib")
-
-import matplotlib as mpl
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
 FOLDER = Path(__file__).parents[1] / "examples"
-EXAMPLES = sorted(FOLDER.glob("plot_*.py"))
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_draws(path):
-    runpy.run_path(str(path))
-    assert any(ax.has_data() for n in plt.get_fignums() for ax in plt.figure(n).axes)
-    plt.close("all")
 
 
 def output_of(*arguments):

@@ -20,7 +20,7 @@ DEPENDENCIES = {"numpy", "scikit-learn", "scipy", "torch"}
 # matplotlib comes with the extra "plot", and is imported only when something is drawn.
 THIRD_PARTY = {"numpy", "sklearn", "scipy", "torch", "skmdn"}
 # Of extras, and imported where they are needed.
-THIRD_PARTY |= {"matplotlib", "dask", "distributed", "pandas"}
+THIRD_PARTY |= {"matplotlib", "dask", "distributed", "onnxscript", "pandas", "skpro"}
 # Modules that reach the network, other processes or code in files.
 FORBIDDEN_MODULES = {
     "code",
@@ -137,3 +137,9 @@ def test_workflows_pin_what_they_run(path):
         assert re.search(r"# v\d", comment), f"{action} does not say its version"
     assert "permissions:\n  contents: read\n" in text
     assert text.count("persist-credentials: false") == text.count("actions/checkout@")
+
+
+@pytest.mark.skipif(not WORKFLOWS, reason="workflows are part of the repository")
+def test_workflows_store_no_secrets():
+    for path in WORKFLOWS:
+        assert not re.search(r"\bsecrets\b", path.read_text()), path.name
