@@ -83,7 +83,7 @@ def make_inverse_sine(
     The map t -> t + 0.3 sin(2 pi t) is turned round: given x, y lies near one of
     the up to three t in [0, 1] that map to it. Bishop (1994) puts uniform noise on
     x; here Gaussian noise is put on y, so that p(y given x) is a Gaussian mixture,
-    with means at the solutions and the weights 1 / |slope| that a uniform t gives.
+    with means at the solutions and the weights ``1 / |slope|`` that a uniform t gives.
 
     Parameters
     ----------

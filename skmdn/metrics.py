@@ -229,7 +229,7 @@ def variogram_score(
 ) -> NDArray[np.float64]:
     """Variogram score: how well the differences between outputs are predicted.
 
-    The sum over pairs of outputs of (|y_i - y_j|^p - E|Y_i - Y_j|^p)^2. It sees
+    The sum over pairs of outputs of ``(|y_i - y_j|^p - E|Y_i - Y_j|^p)^2``. It sees
     wrong correlations where the energy score hardly does, and is blind to a shift
     of all outputs alike.
 

@@ -1,0 +1,114 @@
+"""How Sphinx builds the documentation:
+
+python -m sphinx -W --keep-going -b html docs docs/_build/html
+"""
+
+import re
+
+from docutils import nodes
+from sphinx.util.nodes import make_refnode
+
+import skmdn
+
+project = "skmdn"
+author = "the skmdn developers"
+copyright = author
+version = release = skmdn.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+
+# -- text and docstrings -----------------------------------------------------------
+
+default_role = "literal"
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+# The template of a class lists its methods.
+numpydoc_show_class_members = False
+
+# -- gallery -----------------------------------------------------------------------
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "ignore_pattern": r"/(?!plot_)[^/]*\.py$",
+    "abort_on_example_error": True,
+    "capture_repr": (),
+    "doc_module": "skmdn",
+    "backreferences_dir": "generated/backreferences",
+    "download_all_examples": False,
+    "show_signature": False,
+}
+
+# -- pages -------------------------------------------------------------------------
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"skmdn {release}"
+html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["skmdn.css"]
+html_sidebars = {page: [] for page in ("index", "comparison", "changelog")}
+html_theme_options = {
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 7,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": [],
+    "footer_end": [],
+}
+
+
+# -- links -------------------------------------------------------------------------
+
+
+def lead_to_gallery(app, docname, source):
+    """Let links to an example's script lead to its page."""
+    source[0] = re.sub(
+        r"\]\(\.\./examples/(plot_\w+)\.py\)", r"](auto_examples/\1.rst)", source[0]
+    )
+
+
+def link_names(app, doctree, docname):
+    """Let code in the text that names something public lead to its page."""
+    if docname.startswith(("generated/", "auto_examples/")):
+        return
+    objects = app.env.domains["py"].objects
+    # `fit` alone means the method, not skmdn.dask.fit.
+    methods = set(dir(skmdn.MDNRegressor))
+    pages = {}
+    for name, entry in objects.items():
+        short = name.removeprefix("skmdn.")
+        pages[name] = pages[short] = entry
+        last = short.split(".")[-1]
+        if entry.objtype != "method" and last not in methods:
+            pages.setdefault(last, entry)
+    for literal in list(doctree.findall(nodes.literal)):
+        entry = pages.get(literal.astext().split("(")[0])
+        if entry is None or entry.docname == docname or _is_linked(literal):
+            continue
+        literal.replace_self(
+            make_refnode(
+                app.builder, docname, entry.docname, entry.node_id, literal.deepcopy()
+            )
+        )
+
+
+def _is_linked(node):
+    while node := node.parent:
+        if isinstance(node, nodes.reference | nodes.title):
+            return True
+    return False
+
+
+def setup(app):
+    app.connect("source-read", lead_to_gallery)
+    app.connect("doctree-resolved", link_names)
