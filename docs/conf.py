@@ -4,9 +4,11 @@ python -m sphinx -W --keep-going -b html docs docs/_build/html
 """
 
 import re
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.util.nodes import make_refnode
+from sphinx_gallery.sorting import ExplicitOrder
 
 import skmdn
 
@@ -34,15 +36,25 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 # The template of a class lists its methods.
 numpydoc_show_class_members = False
+# Docstrings give types, with shapes.
+autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 
 # -- gallery -----------------------------------------------------------------------
 
+# What shows most comes first.
+first = {"plot_density_heat.py", "plot_from_one_fit.py"}
+examples = sorted(
+    (path.name for path in Path(__file__).parent.glob("../examples/*.py")),
+    key=lambda name: (name not in first, name),
+)
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "ignore_pattern": r"/(?!plot_)[^/]*\.py$",
+    "ignore_pattern": r"^(?!plot_)",
     "abort_on_example_error": True,
     "capture_repr": (),
+    "within_subsection_order": ExplicitOrder(examples),
     "doc_module": "skmdn",
     "backreferences_dir": "generated/backreferences",
     "download_all_examples": False,
@@ -109,6 +121,15 @@ def _is_linked(node):
     return False
 
 
+def trim_blocks(app, doctree):
+    """Drop the empty line that ends a doctest before its fence."""
+    for block in doctree.findall(nodes.literal_block):
+        if block.rawsource == block.astext():
+            block.rawsource = block.astext().rstrip()
+            block[:] = [nodes.Text(block.rawsource)]
+
+
 def setup(app):
     app.connect("source-read", lead_to_gallery)
+    app.connect("doctree-read", trim_blocks)
     app.connect("doctree-resolved", link_names)

@@ -191,6 +191,17 @@ MUTATIONS = {
         "rows.ranks.sum_(torch.stack(blocks).sum(0))",
         "torch.stack(blocks).sum(0)",
     ),
+    "gradients of a user's modules pile up": Mutation(
+        "_gradient", "torch._foreach_zero_(self.gradients)", "pass"
+    ),
+    "columns of the exported QR not made orthogonal": Mutation(
+        "export", "matrices = rest - unit * share", "matrices = rest"
+    ),
+    "precisions handed over as deviations": Mutation(
+        "density",
+        "means[..., 0], 1 / factors[..., 0, 0]\n        return",
+        "means[..., 0], factors[..., 0, 0]\n        return",
+    ),
 }
 
 

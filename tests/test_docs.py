@@ -23,8 +23,10 @@ MODULES = sorted(
     if not path.stem.startswith("_")
 )
 by_name = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+DIRECTIVES = {"{include}", "{toctree}"}
 # Of programs that others keep: what they are given is not looked at.
 FOREIGN = {"ruff", "mypy", "."}
+MODULE_OF = {"torchrun": ["torch.distributed.run"], "pip": ["pip", "install"]}
 
 
 def blocks(path):
@@ -34,12 +36,23 @@ def blocks(path):
 
 @by_name
 def test_blocks_are_run_as_doctests_or_commands(path):
-    for language, text in blocks(path):
+    found = blocks(path)
+    fences = re.findall(r"^\s*(?:```|~~~)", path.read_text(), re.M)
+    assert len(fences) == 2 * len(found), "a fence that is indented, or left open"
+    for language, text in found:
         if language == "python":
+            assert path.parent.name in doctested() or path.name in doctested()
             assert text.startswith(">>> "), text
             assert text.endswith("\n\n"), "the end of the block is taken for output"
         else:
-            assert language == "sh" or language.startswith("{"), language
+            assert language == "sh" or language.split()[0] in DIRECTIVES, language
+
+
+@cache
+def doctested():
+    """Files and folders whose doctests the gate runs."""
+    (line,) = re.findall(r".*--doctest-glob.*", (ROOT / ".ci/run").read_text())
+    return line.split()
 
 
 def commands():
@@ -57,35 +70,32 @@ def test_commands_name_what_there_is(command):
         program, *arguments = arguments
         if program == "-m":
             program, *arguments = arguments
-    if program == "pip":
-        assert arguments[:2] == ["install", "-c"]
-        assert (ROOT / arguments[2]).is_file()
-        extras = re.search(r"\.\[(\w+)\]", arguments[-1])[1]
-        assert f"{extras} = [" in (ROOT / "pyproject.toml").read_text()
-    elif program == "pytest":
-        options = [word.split("=")[0] for word in arguments if word.startswith("--")]
-        assert set(options) <= {"--doctest-modules", "--doctest-glob"}
-        paths = [word for word in arguments if (ROOT / word).exists()]
-        assert paths or not options
-    elif program == "torchrun":
-        assert (ROOT / arguments[-1]).is_file()
-    elif program == "skmdn" or program.endswith(".py"):
-        known = options_of(program)
-        assert {word for word in arguments if word.startswith("--")} <= known
-    elif program == "venv":
+    if program == "venv":
         assert arguments == [".venv"]
+    elif program in {"pip", "pytest", "skmdn", "torchrun"} or program.endswith(".py"):
+        assert not program.endswith(".py") or (ROOT / program).is_file()
+        for word in arguments:
+            assert word[0] != "-" or word.split("=")[0] in options_of(program)
+            is_file = re.search(r"\.(py|md|txt|png)$|^docs|^tests", word)
+            assert not is_file or "*" in word or (ROOT / word).exists()
+            for extra in re.findall(r"^\.\[(\w+)\]$", word):
+                assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text()
     else:
         assert program in FOREIGN or (ROOT / program).is_file(), command
 
 
 @cache
 def options_of(program):
-    """Options in the help of a script, or of the command line of skmdn."""
-    start = ["-m", program] if program == "skmdn" else [ROOT / program]
+    """Options in the help of a script, or of a module that is run."""
+    start = (
+        [ROOT / program]
+        if program.endswith(".py")
+        else ["-m", *MODULE_OF.get(program, [program])]
+    )
     done = subprocess.run(
         [sys.executable, *start, "--help"], capture_output=True, text=True, check=True
     )
-    return set(re.findall(r"--[a-z][\w-]*", done.stdout))
+    return set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", done.stdout))
 
 
 @by_name
@@ -95,8 +105,8 @@ def test_links_lead_somewhere(path):
         if re.match(r"https?:|mailto:", target):
             continue
         file, _, anchor = target.partition("#")
-        # These two are made by the build, of docs/api.rst and of examples/.
-        if file in ("auto_examples/index.rst", "api.rst"):
+        # The build makes it, of examples/.
+        if file == "auto_examples/index.rst":
             continue
         there = path.parent / file if file else path
         assert there.exists(), target
@@ -104,7 +114,8 @@ def test_links_lead_somewhere(path):
 
 
 def anchors(path):
-    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
     return {
         re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-")
         for heading in headings
