@@ -249,6 +249,7 @@ class MixtureDensityNetwork(nn.Module):
         self.n_members = n_members
         self.activation = activation
         self.dropout = dropout
+        # A user's own modules stand where the embedding does, and nothing behind them.
         self.embedding: Backbones | PeriodicEmbedding | None = None
         if network is not None:
             hidden_layer_sizes = ()
@@ -325,11 +326,11 @@ class MixtureDensityNetwork(nn.Module):
     def embed(self, X: Tensor) -> Tensor:
         """What the hidden layers read instead of X."""
         assert self.embedding is not None
-        if self.training and isinstance(self.embedding, Backbones):
-            assert self.generator is not None
-            with lend_global_generator(self.generator, X.device):
-                return self.embedding(X)
-        return self.embedding(X)
+        is_ours = not isinstance(self.embedding, Backbones)
+        if is_ours or not self.training or self.generator is None:
+            return self.embedding(X)
+        with lend_global_generator(self.generator, X.device):
+            return self.embedding(X)
 
     def slots(self) -> dict[str, list[Tensor]]:
         """Parameters by name: one for all members, or one for each of them.

@@ -128,6 +128,12 @@ def test_a_seed_gives_the_same_bits_and_leaves_the_global_generator_alone():
     assert not np.array_equal(first.predict(X), quick(random_state=1).fit(X, Y))
 
 
+def test_a_fitted_network_goes_on_without_a_generator():
+    network = quick(plain).fit(X, Y).network_
+    rows = torch.ones(2, 1, dtype=torch.float64)
+    assert torch.equal(network.train()(rows).means, network.eval()(rows).means)
+
+
 def test_a_lent_generator_is_a_stream_of_ours():
     generator = torch.Generator().manual_seed(3)
     before = torch.random.get_rng_state()
