@@ -1,4 +1,4 @@
-"""Rows that break training elsewhere, and what a fit of them must be."""
+"""Data sets that are difficult to train on, and checks of the fits to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rows = tuple[NDArray, NDArray]
 
 
 def hostile_rows(n: int, seed: int) -> dict[str, Rows]:
-    """Rows (n, 3) and targets (n,) of a linear model, and what may befall them."""
+    """Return features (n, 3) and targets (n,) of a linear model, modified by case."""
     rng = np.random.RandomState(seed)
     X = rng.normal(size=(n, 3))
     y = X[:, 0] + 0.3 * rng.normal(size=n)
@@ -53,6 +53,7 @@ def hostile_rows(n: int, seed: int) -> dict[str, Rows]:
 
 
 def hostile_weights(n: int, seed: int) -> dict[str, NDArray]:
+    """Return sample weights (n,) by case."""
     rng = np.random.RandomState(seed)
     return {
         "weights of zero": np.arange(n) % 2.0,
@@ -63,7 +64,7 @@ def hostile_weights(n: int, seed: int) -> dict[str, NDArray]:
 
 
 def what_is_wrong(mdn: MDNRegressor, X: NDArray, y: NDArray) -> str | None:
-    """Say what is not finite, or not positive, or not a density; None where all is."""
+    """Name the first invalid result of a fit; return None if all are valid."""
     mean, std = mdn.predict(X, return_std=True)
     density = mdn.predict_density(X)
     values = {
@@ -89,12 +90,12 @@ def what_is_wrong(mdn: MDNRegressor, X: NDArray, y: NDArray) -> str | None:
 
 
 def mass_of(density: MixtureDensity) -> float:
-    """Mass of one density of one output, by quadrature between components' edges."""
+    """Integrate one univariate density by quadrature between component edges."""
     steps = np.linspace(-10, 10, 41)
     means, factors = density.means.reshape(-1), density.precision_factors.reshape(-1)
     edges = np.unique(means + steps[:, None] / factors)
     if np.diff(edges).min() < 1e3 * np.spacing(np.abs(edges).max()):
-        # Too few numbers lie between the edges for a sum over them.
+        # The edges are too close for floating-point numbers between them.
         return float((density.cdf(edges[-1]) - density.cdf(edges[0]))[0])
     return sum(
         integrate.fixed_quad(lambda t: density.pdf(t[:, None])[:, 0], *pair, n=8)[0]

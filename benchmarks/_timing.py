@@ -1,4 +1,4 @@
-"""How the benchmarks time: in turn, so that a busy moment hits all alike."""
+"""Timing of the benchmarks: tasks alternate, so that load affects all of them alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 def time_in_turn(
     tasks: dict[str, Callable[[], object]], repeats: int
 ) -> dict[str, float]:
-    """Median seconds of each task; the tasks take turns, after one to warm up."""
+    """Return median seconds of each task; the tasks alternate, after a warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for repeat in range(repeats + 1):
         for name, task in tasks.items():

@@ -1,22 +1,22 @@
-"""Judge conditional densities on tables with fixed splits, beside other libraries.
+"""Evaluate conditional densities on tables with fixed splits, for several libraries.
 
-    python benchmarks/quality.py --data DIR                      ours, the nine UCI sets
+    python benchmarks/quality.py --data DIR                      skmdn, nine UCI sets
     python benchmarks/quality.py --data DIR --peers skmdn,ngboost,catboost
     python benchmarks/quality.py --data DIR --sets enb,jura --splits 0,1
-    python benchmarks/quality.py --picture docs/quality.png      what the file holds
+    python benchmarks/quality.py --picture docs/quality.png      draw existing results
 
-DIR holds NAME.npz files, at any depth, with X, y and test_mask (n_splits, n). Each
-(set, split, peer) becomes one row of --out as soon as it is done, so that a stopped
-run continues where it stopped. Every peer runs with its defaults, in this one process,
-on the raw X and y, or on standardised ones where it does not standardise itself. NLL
-is in nats, CRPS and RMSE in the unit of y; all are means over the test rows, and lower
-is better.
+DIR contains NAME.npz files, at any depth, with the arrays X, y and test_mask (n_splits,
+n). Each (set, split, peer) is appended to --out as one row as soon as it is done, so
+that a stopped run can be resumed. Every peer runs with its defaults, in this process,
+on the raw X and y, or on standardised data if it does not standardise itself. NLL is in
+nats, CRPS and RMSE are in the unit of y; all are means over the test rows, and lower is
+better.
 
-Peers are not dependencies: `pip install -c constraints-bench.txt '.[bench]'` brings
-most of them. LightGBMLSS pins another torch: give it an environment of its own, install
-this package there with --no-deps, and let it append to the same file. So does
-treeffuser, whose scikit-learn is too old for this package; nothing of ours is imported
-before it is needed.
+Peers are not dependencies: `pip install -c constraints-bench.txt '.[bench]'` installs
+most of them. LightGBMLSS pins another version of torch: create a separate environment
+for it, install this package there with --no-deps, and append to the same file. The same
+holds for treeffuser, whose scikit-learn is too old for this package; skmdn is therefore
+imported only where it is needed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ import platform
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from _quality_picture import Table, draw, mean_and_error
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
@@ -74,26 +75,13 @@ FIELDS = [
     "threads",
     "version",
 ]
-# Lowest mean test NLL that we read of a density trained on each set alone, on these
-# splits or like ones (boston and naval: their own), and of TabPFN, which was trained on
-# millions of other tables (None: not published). docs/quality.md names the sources.
-PUBLISHED = {
-    "boston": (2.35, None),
-    "concrete": (2.75, 2.21),
-    "energy": (0.53, 0.15),
-    "kin8nm": (-1.29, -1.27),
-    "naval": (-6.33, -7.33),
-    "power": (2.58, 2.28),
-    "protein": (1.93, 1.73),
-    "yacht": (0.05, -0.73),
-}
 
 
-# -- peers: fit(X, y, seed) gives a function from X to a density ------------------
+# -- peers: fit(X, y, seed) returns a function from X to a density ----------------
 
 
 def gaussians(mean: Array, std: Array) -> MixtureDensity:
-    """One Gaussian for each row, (n,) or diagonal over several outputs, (n, d)."""
+    """Return one Gaussian per row, (n,), or diagonal over several outputs, (n, d)."""
     from skmdn import MixtureDensity
 
     if mean.ndim == 1:
@@ -179,7 +167,7 @@ def fit_sbi(X: Array, y: Array, seed: int) -> Density:
     def density(X: Array) -> MixtureDensity:
         with torch.no_grad():
             mixture = model.get_uncorrected_mog(as_tensor(X_units.transform(X)))
-            # It standardises y once more itself.
+            # sbi standardises y again internally.
             origin = model._inverse_transform_input(torch.zeros(1, d))
             step = model._inverse_transform_input(torch.ones(1, d)) - origin
         weights, means, factors, origin, step = (
@@ -228,7 +216,7 @@ def as_columns(y: Array) -> Array:
 def in_units(
     weights: Array, means: Array, factors: Array, units: StandardScaler, y_ndim: int
 ) -> MixtureDensity:
-    """Map a density of standardised targets back; drop the axis that y had not."""
+    """Map a density of standardised targets back; drop the output axis if y is 1-D."""
     from skmdn import MixtureDensity
 
     means, factors = means * units.scale_ + units.mean_, factors / units.scale_
@@ -238,7 +226,7 @@ def in_units(
 
 
 def fit_with_residuals(model: Any) -> Callable[[Array, Array, int], Density]:
-    """Point model; one residual standard deviation from a held-out fifth of rows."""
+    """Return a fit of a point model with the residual std of a held-out fifth."""
 
     def fit(X: Array, y: Array, seed: int) -> Density:
         X_fit, X_out, y_fit, y_out = train_test_split(
@@ -257,7 +245,7 @@ def fit_with_residuals(model: Any) -> Callable[[Array, Array, int], Density]:
 
 
 def fit_gmm(X: Array, y: Array, seed: int) -> Density:
-    """Gaussian mixture of y alone."""
+    """Fit a Gaussian mixture of y that does not depend on X."""
     from skmdn import MixtureDensity
 
     model = GaussianMixture(5, n_init=3, random_state=seed).fit(as_columns(y))
@@ -288,7 +276,7 @@ ONE_OUTPUT = ("ngboost", "catboost", "lightgbmlss", "hgb", "treeffuser")
 PACKAGES = {"hgb": "scikit-learn", "ridge": "scikit-learn", "gmm": "scikit-learn"}
 
 
-# -- treeffuser draws instead of giving a density ---------------------------------
+# -- treeffuser returns samples instead of a density ------------------------------
 
 
 def judge_treeffuser(
@@ -303,7 +291,7 @@ def judge_treeffuser(
     start = time.process_time()
     draws = np.sort(model.sample(X_test, n_samples=100).reshape(100, -1), axis=0)
     predict_cpu = time.process_time() - start
-    # E|Y - y| - E|Y - Y'| / 2, the second without bias, from the sorted draws.
+    # CRPS = E|Y - y| - E|Y - Y'| / 2; unbiased second term from the sorted draws.
     rank = np.arange(100)[:, None]
     spread = 2 * ((2 * rank - 99) * draws).sum(axis=0) / (100 * 99)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
@@ -318,7 +306,7 @@ def judge_treeffuser(
     }
 
 
-# -- judging ------------------------------------------------------------------------
+# -- evaluation ---------------------------------------------------------------------
 
 
 def judge(
@@ -367,7 +355,7 @@ def load(data: Path, name: str) -> tuple[Array, Array, NDArray[np.bool_]]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Append a row for every set, split and peer that is not yet in the file."""
+    """Append a row for every set, split and peer that is not in the file yet."""
     done = {(r["set"], int(r["split"]), r["peer"]) for r in read(options.out)}
     for name in options.sets:
         X, y, masks = load(options.data, name)
@@ -418,27 +406,19 @@ def append(path: Path, row: dict[str, Any]) -> None:
 # -- reporting ----------------------------------------------------------------------
 
 
-def by_set_and_peer(path: Path) -> dict[str, dict[str, dict[int, dict[str, float]]]]:
-    table: dict[str, dict[str, dict[int, dict[str, float]]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
+def by_set_and_peer(path: Path) -> Table:
+    table: Table = defaultdict(lambda: defaultdict(dict))
     for row in read(path):
         values = {field: float(row[field]) for field in FIELDS[3:10]}
         table[row["set"]][row["peer"]][int(row["split"])] = values
     return table
 
 
-def mean_and_error(values: Iterable[float]) -> tuple[float, float]:
-    array = np.array(list(values))
-    error = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else np.nan
-    return float(array.mean()), float(error)
-
-
 def report(path: Path) -> None:
-    """Means and standard errors, and paired differences on the splits in common."""
+    """Print means, standard errors, and paired differences on common splits."""
     print(
         "\n| set | peer | splits | NLL | CRPS | RMSE | 90 % coverage | fit CPU s | "
-        "predict CPU s | NLL minus ours |\n|---|---|---|---|---|---|---|---|---|---|"
+        "predict CPU s | NLL minus skmdn's |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     for name, peers in by_set_and_peer(path).items():
         for peer, rows in peers.items():
@@ -462,60 +442,6 @@ def report(path: Path) -> None:
             )
 
 
-def draw(path: Path, picture: Path) -> None:
-    """NLL per set: ours against the peers measured and the best published."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    table = by_set_and_peer(path)
-    names = [name for name in PUBLISHED if "skmdn" in table.get(name, {})]
-    figure, axes = plt.subplots(
-        2, (len(names) + 1) // 2, figsize=(11, 5), layout="constrained"
-    )
-    for ax, name in zip(axes.flat, names, strict=False):
-        published, pretrained = PUBLISHED[name]
-        ours, error = mean_and_error(r["nll"] for r in table[name]["skmdn"].values())
-        ax.axhline(published, color="#777777", linewidth=1, label="best published")
-        if pretrained is not None:
-            ax.axhline(pretrained, color="#777777", linestyle=":", label="TabPFN")
-        ax.errorbar(0, ours, 2 * error, fmt="o", color="#005a9c", label="skmdn")
-        others = {
-            peer: mean_and_error(r["nll"] for r in rows.values())[0]
-            for peer, rows in table[name].items()
-            if peer != "skmdn"
-        }
-        top = max(published, ours) + 3 * max(0.3, abs(published - ours))
-        for position, (peer, value) in enumerate(sorted(others.items()), start=1):
-            ax.plot(
-                position, min(value, top), "^" if value > top else "s", color="#c1440e"
-            )
-            ax.annotate(
-                peer,
-                (position, min(value, top)),
-                xytext=(0, -5),
-                textcoords="offset points",
-                rotation=90,
-                ha="center",
-                va="top",
-                fontsize=6,
-            )
-        ax.set(title=name, xticks=[], xlim=(-0.7, len(others) + 0.7))
-    for ax in axes.flat[len(names) :]:
-        ax.axis("off")
-    figure.supylabel("mean test NLL (nats; lower is better)", fontsize=9)
-    entries: dict[str, Any] = {}
-    for ax in axes.flat:
-        handles, labels = ax.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    figure.legend(
-        entries.values(), entries.keys(), loc="outside upper right", ncols=3, fontsize=8
-    )
-    figure.savefig(picture, dpi=120)
-    plt.close(figure)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -532,12 +458,12 @@ def main() -> None:
     parser.add_argument("--peers", type=names, default=["skmdn"])
     parser.add_argument("--out", type=Path, default=Path("quality.csv"))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--picture", type=Path, help="draw the file's figures")
+    parser.add_argument("--picture", type=Path, help="draw the results")
     options = parser.parse_args()
     unknown = set(options.peers) - {*PEERS, "treeffuser"}
     if unknown:
         parser.error(
-            f"no such peer: {', '.join(sorted(unknown))}; known are "
+            f"unknown peer: {', '.join(sorted(unknown))}; known peers are "
             f"{', '.join(PEERS)}, treeffuser"
         )
     torch.set_num_threads(options.threads)
@@ -549,7 +475,7 @@ def main() -> None:
         run(options)
     report(options.out)
     if options.picture is not None:
-        draw(options.out, options.picture)
+        draw(by_set_and_peer(options.out), options.picture)
 
 
 if __name__ == "__main__":

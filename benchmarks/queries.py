@@ -1,10 +1,10 @@
-"""Time exact queries of densities, and sampling beside other libraries.
+"""Time exact queries of densities, and sampling in comparison with other libraries.
 
-    python benchmarks/queries.py                  ours, beside SciPy
-    python benchmarks/queries.py --peers          sampling beside sbi and skpro too
+    python benchmarks/queries.py                  skmdn and SciPy
+    python benchmarks/queries.py --peers          also sampling by sbi and skpro
 
-Ratios are of medians measured in turn in this one process. Peers are not
-dependencies: install those you want (`pip install sbi skpro`).
+The ratios are those of medians, measured alternately in this process. Peers are not
+dependencies: install those that you need (`pip install sbi skpro`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def time_queries(n_rows: int, repeats: int) -> None:
-    """One output, 40 components: microseconds for one query of one row."""
+    """Time queries of one output and 40 components, in seconds per million rows."""
     rng = np.random.RandomState(0)
     n_components = 40
     density = MixtureDensity(
@@ -61,22 +61,22 @@ def time_queries(n_rows: int, repeats: int) -> None:
         "mean": (1, density.mean),
         "standard deviation": (1, density.std),
         "9 quantiles": (9, lambda: density.ppf(levels)),
-        "SciPy norm.ppf, as many": (9, lambda: stats.norm.ppf(flat)),
+        "SciPy norm.ppf, same number": (9, lambda: stats.norm.ppf(flat)),
         "CRPS": (1, lambda: crps(y, density)),
         "90 % HDR": (1, lambda: density.hdr(0.9)),
     }
     seconds = time_in_turn({name: task for name, (_, task) in tasks.items()}, repeats)
     print(f"\n{n_rows} rows, {n_components} components, 1 output")
-    print(f"{'query':26}{'s':>9}  {'s per million row-queries':>26}")
+    print(f"{'query':28}{'s':>9}  {'s per million row-queries':>26}")
     for name, (n_queries, _) in tasks.items():
         per_million = seconds[name] / (n_rows * n_queries) * 1e6
-        print(f"{name:26}{seconds[name]:9.3f}  {per_million:26.3f}")
-    ratio = seconds["9 quantiles"] / seconds["SciPy norm.ppf, as many"]
+        print(f"{name:28}{seconds[name]:9.3f}  {per_million:26.3f}")
+    ratio = seconds["9 quantiles"] / seconds["SciPy norm.ppf, same number"]
     print(f"quantiles / norm.ppf: {ratio:.1f}")
 
 
 def time_sampling(n_rows: int, repeats: int, *, with_peers: bool) -> None:
-    """Three outputs, 10 components, 100 draws of each row."""
+    """Time 100 draws of each row, for three outputs and 10 components."""
     rng = np.random.RandomState(0)
     shape, n_draws = (n_rows, 10, 3), 100
     roots = rng.normal(size=(*shape, 3))
@@ -88,7 +88,7 @@ def time_sampling(n_rows: int, repeats: int, *, with_peers: bool) -> None:
         tasks["sbi"] = sbi_sampler(density, n_draws)
     seconds = time_in_turn(tasks, repeats)
     if with_peers:
-        # Loops over rows in Python: a hundredth of the rows, once, is enough.
+        # skpro loops over rows in Python: time a hundredth of the rows, once.
         few = max(1, n_rows // 100)
         sampler = skpro_sampler(density[:few], n_draws)
         seconds["skpro"] = time_in_turn({"": sampler}, 1)[""] * n_rows / few
@@ -98,7 +98,7 @@ def time_sampling(n_rows: int, repeats: int, *, with_peers: bool) -> None:
 
 
 def sbi_sampler(density: MixtureDensity, n_draws: int) -> Callable[[], object]:
-    """Sampling by sbi's mixture of Gaussians with the same parameters."""
+    """Return a function that samples sbi's mixture with the same parameters."""
     from sbi.neural_nets.estimators.mog import MoG
 
     factors = torch.tensor(density.precision_factors)
@@ -112,7 +112,7 @@ def sbi_sampler(density: MixtureDensity, n_draws: int) -> Callable[[], object]:
 
 
 def skpro_sampler(density: MixtureDensity, n_draws: int) -> Callable[[], object]:
-    """Sampling by skpro's diagonal mixture, the nearest it has."""
+    """Return a function that samples skpro's diagonal mixture, its closest model."""
     from skpro.distributions.normal_mixture import NormalMixture
 
     stds = np.sqrt(np.diagonal(density.covariances, axis1=-2, axis2=-1))

@@ -1,13 +1,14 @@
-"""Fit the same rows on one process and on several, which all-reduce over the loopback.
+"""Fit the same rows on one and on several processes of one machine.
 
-    python benchmarks/scaling.py --data DIR                     untouched defaults
+    python benchmarks/scaling.py --data DIR                     default parameters
     python benchmarks/scaling.py --data DIR --epochs 4 --batch-sizes 512 4096
 
-Each process has one thread, on a core of its own, and a shard of another length. An
-epoch is the median over a fit, with its validation. NLL is that of the test rows of the
-first split, in nats in the units of y; lower is better. "Reduced" is the time of one
-all-reduce of as many float32 numbers as the networks have parameters, while nothing
-else runs; "peak" is what rank 0 needs beyond the rows that it was given.
+The processes all-reduce over the loopback interface. Each has one thread on its own
+core, and the shards have different lengths. The time of an epoch is the median over a
+fit, including validation. NLL is that of the test rows of the first split, in nats with
+y in its own units; lower is better. "All-reduce" is the time of one all-reduce of as
+many float32 numbers as the networks have parameters, while nothing else runs; "peak" is
+the memory of rank 0 beyond its rows.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ import torch.distributed as dist
 
 import skmdn
 from skmdn import MDNRegressor
-from skmdn._schedule import auto_batch_size
+from skmdn._training.auto import auto_batch_size
 
 REDUCTIONS = 50
-# Of the rows, that a rank holds beside the next one.
+# Ratio of the numbers of rows of one rank and of the rank before it.
 UNEVEN = 1.02
 
 
 class Clock:
-    """Callback that notes when each epoch ends."""
+    """Callback that records the end time of each epoch."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -64,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--set", default="large/flights2001_1m.npz")
-    parser.add_argument("--rows", type=int, help="of the training rows, at most")
-    parser.add_argument("--epochs", type=int, help="else as by default")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", help="else as by default")
+    parser.add_argument("--rows", type=int, help="largest number of training rows")
+    parser.add_argument("--epochs", type=int, help="default: that of the estimator")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="default: auto")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -74,11 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         fit_as_a_rank(options)
         return
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, 1 thread a process, Python "
+        f"{platform.machine()}, {os.cpu_count()} cores, 1 thread per process, Python "
         f"{platform.python_version()}, torch {torch.__version__}, scikit-learn "
         f"{sklearn.__version__}, skmdn {skmdn.__version__}\n\n"
-        "| batch | processes | epochs | s an epoch | speed-up | ms a step | "
-        "reduced ms | fit s | peak MiB | test NLL | to one process |\n"
+        "| batch | processes | epochs | s per epoch | speed-up | ms per step | "
+        "all-reduce ms | fit s | peak MiB | test NLL | minus one process |\n"
         + "|---" * 11
         + "|"
     )
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace, batch_size: int | str, n_processes: int) -> dict:
-    """What rank 0 finds, of a fit on so many processes."""
+    """Run a fit on several processes; return the measurements of rank 0."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         command = [
@@ -118,8 +119,9 @@ def run(options: argparse.Namespace, batch_size: int | str, n_processes: int) ->
 
 
 def fit_as_a_rank(options: argparse.Namespace) -> None:
+    """Fit the shard of this rank; rank 0 writes the measurements to `options.out`."""
     if hasattr(os, "sched_setaffinity"):
-        # Woken by messages, processes would else move between cores, and meet there.
+        # Otherwise processes that are woken by messages move between cores and collide.
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(os.environ["RANK"]) % len(cores)]})
     dist.init_process_group("gloo")
@@ -165,7 +167,7 @@ def fit_as_a_rank(options: argparse.Namespace) -> None:
 
 
 def time_reduction(n_numbers: int) -> float:
-    """Median seconds of an all-reduce."""
+    """Return median seconds of an all-reduce."""
     numbers, seconds = torch.zeros(n_numbers), []
     for _ in range(REDUCTIONS):
         start = time.perf_counter()

@@ -1,13 +1,13 @@
-"""Time training and prediction against what they cannot do without.
+"""Time training and prediction relative to their matrix products.
 
     python benchmarks/speed.py                  all parts
     python benchmarks/speed.py --only steps
 
-Every ratio is of medians measured in turn in this one process. "Products" are the
-matrix products, forward and backward, of the same shapes and dtype, and nothing else.
-The plain loop is the same network with one `nn.Linear` a layer, `MixtureSameFamily`,
-autograd and `torch.optim.Adam`. sbi and skpro take part where they are installed
-(`pip install -c constraints-bench.txt '.[bench]'`).
+The ratios are those of medians, measured alternately in this process. "Products" are
+the forward and backward matrix products of the same shapes and dtype, without any other
+operation. The plain loop is the same network with one `nn.Linear` per layer,
+`MixtureSameFamily`, autograd and `torch.optim.Adam`. sbi and skpro are timed if
+installed (`pip install -c constraints-bench.txt '.[bench]'`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ from torch import Tensor, distributions, nn
 
 import skmdn
 from skmdn import MDNRegressor
-from skmdn._rows import ScaledRows, every_row
-from skmdn._training import MemberRows, Trainer, TrainingSettings
+from skmdn._data.folds import every_row
+from skmdn._data.scaling import ScaledRows
+from skmdn._training.auto import TrainingSettings
+from skmdn._training.batches import ListedRows
+from skmdn._training.loop import TrainingLoop
 from skmdn.nn import MixtureDensityNetwork
 
 Array = np.ndarray
 STEPS = 20
-# Of fits of one small network.
+# Fits of one small network.
 N_ROWS, N_EPOCHS, BATCH = 10_000, 10, 200
 ROW_COUNTS = (10_000, 100_000, 1_000_000)
 MAP_SHAPE, MAP_PIECE = (10_000_000, 20), 250_000
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="to predict")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows to predict")
     parser.add_argument("--only", choices=PARTS)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             part(options)
 
 
-def make_trainer(batch_size: int, **network_options) -> Trainer:
+def make_loop(batch_size: int, **network_options) -> TrainingLoop:
     generator = torch.Generator().manual_seed(0)
     network = MixtureDensityNetwork(**network_options, generator=generator)
     settings = TrainingSettings(
@@ -79,27 +82,29 @@ def make_trainer(batch_size: int, **network_options) -> Trainer:
         tol=0.0,
         n_iter_no_change=1000,
         max_grad_norm=5.0,
-        input_noise=0.0,
-        target_noise=0.0,
-        shuffle=True,
         verbose=False,
     )
-    return Trainer(network, settings, generator)
+    return TrainingLoop(network, settings, generator)
 
 
 def make_rows(
     n_rows: int, n_features: int, n_outputs: int, n_members: int = 1
-) -> MemberRows:
+) -> ListedRows:
     generator = torch.Generator().manual_seed(1)
     X = torch.randn(n_rows, n_features, generator=generator)
     y = torch.randn(n_rows, n_outputs, generator=generator)
     weight = torch.ones(n_rows, dtype=torch.float64)
-    return MemberRows.of(ScaledRows(X, y, weight), every_row(n_rows, n_members))
+    return ListedRows.for_training(
+        ScaledRows(X, y, weight), every_row(n_rows, n_members)
+    )
 
 
-def products(trainer: Trainer, batch_size: int) -> Callable[[], None]:
-    """Matrix products of an epoch: forward, by weight, and by input."""
-    network = trainer.network
+def products(loop: TrainingLoop, batch_size: int) -> Callable[[], None]:
+    """Return a function that computes the matrix products of an epoch.
+
+    They are the forward products and the gradients by weight and by input.
+    """
+    network = loop.network
     layers = [*network.hidden, network.head.linear]
     weights = [layer.weight.detach().clone() for layer in layers]
     hidden, after = [], []
@@ -120,7 +125,7 @@ def products(trainer: Trainer, batch_size: int) -> Callable[[], None]:
 
 
 def steps(options: argparse.Namespace) -> None:
-    """A training step against its matrix products."""
+    """Time a training step relative to its matrix products."""
     print(
         "\n| networks | features | width | K | d | batch | embedding | step us | "
         "products us | ratio |\n|---|---|---|---|---|---|---|---|---|---|"
@@ -131,7 +136,7 @@ def steps(options: argparse.Namespace) -> None:
         (16, 8, 64, 5, 1, 32, "periodic"),
         (16, 8, 64, 5, 1, 512, "periodic"),
     ):
-        trainer = make_trainer(
+        loop = make_loop(
             batch,
             n_features=n_features,
             n_outputs=d,
@@ -141,10 +146,10 @@ def steps(options: argparse.Namespace) -> None:
             hidden_layer_sizes=(width, width),
         )
         rows = make_rows(batch * STEPS, n_features, d, n_members)
-        alone = products(trainer, batch)
+        alone = products(loop, batch)
         seconds = time_in_turn(
             {
-                "step": partial(trainer.run_epoch, rows, 0),
+                "step": partial(loop.run_epoch, rows, 0),
                 "products": alone,
             },
             options.repeats,
@@ -156,9 +161,9 @@ def steps(options: argparse.Namespace) -> None:
 
 
 def epochs(options: argparse.Namespace) -> None:
-    """Whole fits of one network of the same widths, for the same number of epochs.
+    """Time whole fits of one network of the same widths and number of epochs.
 
-    sbi's network has a third hidden layer; the others have two, as ours.
+    sbi's network has a third hidden layer; the others have two, as skmdn's.
     """
     rng = np.random.default_rng(0)
     X = rng.normal(size=(N_ROWS, 8)).astype(np.float32)
@@ -178,8 +183,8 @@ def epochs(options: argparse.Namespace) -> None:
         for name, time_taken in seconds.items():
             ours = seconds["skmdn, diagonal" if "diagonal" in name else "skmdn"]
             print(
-                f"{name}: {time_taken / N_EPOCHS * 1e3:.1f} ms an epoch, "
-                f"{time_taken / ours:.2f} times ours",
+                f"{name}: {time_taken / N_EPOCHS * 1e3:.1f} ms per epoch, "
+                f"{time_taken / ours:.2f} times skmdn",
                 flush=True,
             )
 
@@ -218,7 +223,7 @@ def fit_sbi(X: Array, y: Array) -> None:
     inference.append_simulations(
         torch.as_tensor(y.reshape(len(y), -1)), torch.as_tensor(X)
     )
-    # It trains on what is not held out; so little is held out here.
+    # sbi always holds out validation rows; hold out as few as possible.
     inference.train(
         training_batch_size=BATCH,
         max_num_epochs=N_EPOCHS - 1,
@@ -253,7 +258,7 @@ FITS = {
 
 
 class PlainLoop:
-    """What one writes down first: full covariance, autograd, Adam."""
+    """First implementation: full covariance, autograd, Adam."""
 
     def __init__(self, n_features: int, n_outputs: int, batch_size: int) -> None:
         self.sizes = [5, 5 * n_outputs, 5 * n_outputs * n_outputs]
@@ -286,7 +291,7 @@ class PlainLoop:
 
 
 def prediction(options: argparse.Namespace) -> None:
-    """`score_samples` and `predict` against the forward products, in float64."""
+    """Time `score_samples` and `predict` relative to the forward products."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(options.rows, 8))
     y = X[:, 0] + rng.normal(size=options.rows)
@@ -324,8 +329,8 @@ def prediction(options: argparse.Namespace) -> None:
 
 
 def outputs(options: argparse.Namespace) -> None:
-    """A step of one network as outputs grow; each in a process of its own."""
-    print("\n| covariance | d | numbers of the head | step ms | MiB |")
+    """Time a step of one network by the number of outputs, in separate processes."""
+    print("\n| covariance | d | head outputs | step ms | MiB |")
     print("|---|---|---|---|---|")
     cases = [(kind, d) for kind, sizes in OUTPUTS.items() for d in sizes]
     context = multiprocessing.get_context("spawn")
@@ -342,19 +347,22 @@ def outputs(options: argparse.Namespace) -> None:
 def _time_outputs(
     covariance_type: str, d: int, repeats: int, threads: int
 ) -> tuple[int, float, float]:
-    """Numbers of the head; seconds and MiB of a step of 128 rows, K = 5, 2 x 64."""
+    """Return outputs of the head, and seconds and MiB of a step.
+
+    The step has 128 rows; the network has K = 5 and two hidden layers of 64.
+    """
     torch.set_num_threads(threads)
-    make = partial(make_trainer, 128, n_features=8, covariance_type=covariance_type)
+    make = partial(make_loop, 128, n_features=8, covariance_type=covariance_type)
     make(n_outputs=1).run_epoch(make_rows(128, 8, 1), 0)
     before = peak_memory()
-    trainer, rows = make(n_outputs=d), make_rows(128 * 5, 8, d)
-    task = {"step": partial(trainer.run_epoch, rows, 0)}
+    loop, rows = make(n_outputs=d), make_rows(128 * 5, 8, d)
+    task = {"step": partial(loop.run_epoch, rows, 0)}
     seconds = time_in_turn(task, repeats)["step"] / 5
-    return sum(trainer.network.head.sizes), seconds, peak_memory() - before
+    return sum(loop.network.head.sizes), seconds, peak_memory() - before
 
 
 def rows(options: argparse.Namespace) -> None:
-    """Time of a fit by rows, and a fit from a memory map in pieces."""
+    """Time fits by the number of rows, and a fit from a memory map in pieces."""
     print("\n| rows | fit s | us per row and epoch | MiB above the rows |")
     print("|---|---|---|---|")
     rng = np.random.default_rng(0)
@@ -362,7 +370,7 @@ def rows(options: argparse.Namespace) -> None:
         X = rng.normal(size=(n_rows, 8)).astype(np.float32)
         y = X[:, 0] * X[:, 1] + rng.normal(size=n_rows)
         before = peak_memory()
-        # As many epochs as pass as many rows, so that what happens once weighs little.
+        # Process the same number of rows in total, so that the setup matters little.
         n_epochs = 2 * ROW_COUNTS[-1] // n_rows
         mdn = MDNRegressor(
             5, batch_size=512, max_iter=n_epochs, n_iter_no_change=n_epochs
@@ -381,14 +389,14 @@ def rows(options: argparse.Namespace) -> None:
     print(
         f"\n{MAP_SHAPE[0]} x {MAP_SHAPE[1]} float32 from a memory map, partial_fit on "
         f"pieces of {MAP_PIECE}: {seconds:.0f} s, peak resident memory {memory:.0f} "
-        f"MiB, score {score:.3f} (the truth's -1.419)"
+        f"MiB, score {score:.3f} (true density: -1.419)"
     )
 
 
 def _fit_from_memory_map(
     folder: str, shape: tuple[int, int], piece: int
 ) -> tuple[float, float, float]:
-    """Write y = x0 + noise piece by piece, then learn it from the file."""
+    """Write rows of y = x0 + noise piece by piece, then fit them from the file."""
     X = np.lib.format.open_memmap(f"{folder}/X.npy", "w+", np.float32, shape)
     y = np.lib.format.open_memmap(f"{folder}/y.npy", "w+", np.float32, shape[:1])
     rng = np.random.default_rng(0)
@@ -408,14 +416,14 @@ def _fit_from_memory_map(
 
 
 def resident_memory() -> float:
-    """Resident memory of this process now, in MiB (Linux)."""
+    """Return the resident memory of this process, in MiB (Linux)."""
     return _memory("VmRSS")
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, in MiB (Linux).
+    """Return the peak resident memory of this process, in MiB (Linux).
 
-    `getrusage` would start from that of the parent process.
+    The value of `getrusage` would include that of the parent process.
     """
     return _memory("VmHWM")
 

@@ -1,15 +1,15 @@
-"""How hostile rows end: ours beside plain NLL and Adam.
+"""Count how fits to hostile data end: skmdn against plain Adam.
 
     python benchmarks/stress.py
     python benchmarks/stress.py --seeds 1 --n-rows 60
 
-Every case of `_hostile` is fitted with every covariance type, with one output and
-with two (the second is the first, squared), more components than some cases have
-rows, from every seed. A fit is proper where all that it predicts is finite and its
-densities have the mass of one; what is refused gets an error that says why; anything
-else is broken, and named. The plain network is that of `collapse.py` with 500 steps, on
-standardised rows and on rows as they are: it is counted where its NLL of the training
-rows is not a finite number.
+Every case of `_hostile` is fitted with every covariance type, with one output and with
+two (the second is the square of the first), and with every seed; some cases have fewer
+rows than there are components. A fit is proper if all predictions are finite and its
+densities integrate to one. It is refused if `fit` raises an error that states the
+reason. Otherwise it is broken, and listed. The plain network is that of `collapse.py`
+with 500 steps, on standardised and on raw rows; it is counted if its NLL of the
+training rows is not finite.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def cases(n: int, seed: int) -> dict[str, tuple[NDArray, NDArray, NDArray | None
 
 
 def with_square(y: NDArray) -> NDArray:
-    """Two outputs, the second a function of the first in its own unit."""
+    """Return two outputs; the second is a function of the first in the same unit."""
     y = y.astype(np.float64)
     scale = y.std() or 1.0
     return np.column_stack([y, scale * ((y - y.mean()) / scale) ** 2])
 
 
 def outcome(X: NDArray, y: NDArray, weight: NDArray | None, kind: str) -> str:
-    """Fit, and say how it ended."""
+    """Fit, and return "proper", "refused: ..." or what is wrong."""
     mdn = MDNRegressor(
         6,
         covariance_type=kind,
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # of few rows, few values and divergence
+    warnings.simplefilter("ignore")  # few rows, few values, divergence
     print(
         f"{platform.machine()}, 1 thread, Python {platform.python_version()}, "
         f"torch {torch.__version__}, skmdn {skmdn.__version__}"
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _line(name: str, counts: Counter[str]) -> str:
     ours = " | ".join(str(counts[k]) for k in ("fits", "proper", "refused", "broken"))
     plain = [f"{counts[key]} of {counts['plain']}" for key in PLAIN]
-    if not counts["plain"]:  # it takes no weights
+    if not counts["plain"]:  # the plain network does not support weights
         plain = ["", ""]
     return f"| {name} | {ours} | {' | '.join(plain)} |"
 

@@ -1,7 +1,7 @@
-"""Cross-validate an MDN beside two baselines, and picture its densities.
+"""Cross-validate an `MDNRegressor` and two baselines, and draw the densities.
 
-python -m skmdn                                    the Old Faithful geyser
-python -m skmdn FILE.csv --target COLUMN           a table of your own
+python -m skmdn                                    data of the Old Faithful geyser
+python -m skmdn FILE.csv --target COLUMN           a user's table
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skmdn import MDNRegressor, MixtureDensity, metrics
-from skmdn._table import Table, TableError, preprocessor, read_table
+from skmdn import metrics
+from skmdn._regressor import MDNRegressor
+from skmdn._utils.table import Table, TableError, preprocessor, read_table
 from skmdn.datasets import load_geyser
+from skmdn.density import MixtureDensity
 
 CONFIDENCE = 0.9
 N_BASELINE_COMPONENTS = 5
 
-Fit = Callable[[NDArray, NDArray], Callable[[NDArray], MixtureDensity]]
+Fit = Callable[[NDArray[Any], NDArray[Any]], Callable[[NDArray[Any]], MixtureDensity]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return its exit status."""
+    """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
         table = _load(options)
@@ -40,12 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     except TableError as exc:
         print(f"skmdn: {exc}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("skmdn: interrupted.", file=sys.stderr)
+        return 130  # 128 + SIGINT, as shells report it
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m skmdn",
-        description="Cross-validate a mixture density network beside two baselines.",
+        description="Cross-validate a mixture density network and two baselines.",
     )
     parser.add_argument(
         "file", nargs="?", type=Path, metavar="FILE.csv", help="default: geyser data"
@@ -55,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="COLUMN",
-        help="column to predict; repeat it for several outputs",
+        help="column to predict; repeat the option for several outputs",
     )
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -75,10 +80,10 @@ def _load(options: argparse.Namespace) -> Table:
             raise TableError("Name the column to predict with --target COLUMN.")
         return read_table(options.file, options.target)
     if options.target:
-        raise TableError("--target goes with a FILE.csv.")
+        raise TableError("--target requires a FILE.csv.")
     data = load_geyser()
     n_night = len(load_geyser(drop_night_codes=False).target) - len(data.target)
-    notes = [f"{n_night} eruptions noted at night as just 2, 3 or 4 are left out."]
+    notes = [f"{n_night} eruptions recorded at night as 2, 3 or 4 only are left out."]
     return Table(
         data.data,
         data.target[:, None],
@@ -93,7 +98,7 @@ def _run(table: Table, options: argparse.Namespace) -> int:
     n_rows, n_features = table.X.shape
     if not 2 <= options.folds <= n_rows:
         raise TableError(
-            f"--folds must lie between 2 and the {n_rows} rows, got {options.folds}."
+            f"--folds must be between 2 and the {n_rows} rows, got {options.folds}."
         )
     print(f"{n_rows} rows, {n_features} features; target: {', '.join(table.targets)}.")
     for note in table.notes:
@@ -107,9 +112,11 @@ def _run(table: Table, options: argparse.Namespace) -> int:
 
 
 def fit_network(table: Table, seed: int) -> Fit:
-    """Mixture density network with its defaults."""
+    """Return a fit of the mixture density network with its defaults."""
 
-    def fit(X: NDArray, y: NDArray) -> Callable[[NDArray], MixtureDensity]:
+    def fit(
+        X: NDArray[Any], y: NDArray[Any]
+    ) -> Callable[[NDArray[Any]], MixtureDensity]:
         model = make_pipeline(preprocessor(table), MDNRegressor(random_state=seed))
         model.fit(X, y)
         return lambda X: metrics.predict_density(model, X)
@@ -118,16 +125,18 @@ def fit_network(table: Table, seed: int) -> Fit:
 
 
 def fit_unconditional(table: Table, seed: int) -> Fit:
-    """Gaussian mixture of y that does not look at X."""
+    """Return a fit of a Gaussian mixture of y that does not depend on X."""
 
-    def fit(X: NDArray, y: NDArray) -> Callable[[NDArray], MixtureDensity]:
+    def fit(
+        X: NDArray[Any], y: NDArray[Any]
+    ) -> Callable[[NDArray[Any]], MixtureDensity]:
         scaler = StandardScaler().fit(y)
         n_components = min(N_BASELINE_COMPONENTS, len(y))
         mixture = GaussianMixture(n_components, random_state=seed)
         mixture.fit(scaler.transform(y))
         scale = np.outer(scaler.scale_, scaler.scale_)
 
-        def predict(X: NDArray) -> MixtureDensity:
+        def predict(X: NDArray[Any]) -> MixtureDensity:
             one_row = MixtureDensity.from_covariances(
                 mixture.weights_[None],
                 (mixture.means_ * scaler.scale_ + scaler.mean_)[None],
@@ -141,9 +150,11 @@ def fit_unconditional(table: Table, seed: int) -> Fit:
 
 
 def fit_ridge(table: Table, seed: int) -> Fit:
-    """Ridge regression with Gaussian residuals."""
+    """Return a fit of ridge regression with Gaussian residuals."""
 
-    def fit(X: NDArray, y: NDArray) -> Callable[[NDArray], MixtureDensity]:
+    def fit(
+        X: NDArray[Any], y: NDArray[Any]
+    ) -> Callable[[NDArray[Any]], MixtureDensity]:
         ridge = make_pipeline(
             preprocessor(table), StandardScaler(), RidgeCV(np.logspace(-3, 3, 13))
         )
@@ -151,7 +162,7 @@ def fit_ridge(table: Table, seed: int) -> Fit:
         covariance = residuals.T @ residuals / len(y)
         covariance += 1e-9 * np.diag(y.var(axis=0) + np.finfo(np.float64).tiny)
 
-        def predict(X: NDArray) -> MixtureDensity:
+        def predict(X: NDArray[Any]) -> MixtureDensity:
             return MixtureDensity.from_covariances(
                 np.ones((len(X), 1)),
                 ridge.predict(X).reshape(len(X), 1, -1),
@@ -176,7 +187,7 @@ MODELS = {
 def _cross_validate(
     table: Table, options: argparse.Namespace
 ) -> dict[str, NDArray[np.float64]]:
-    """Scores (n_rows, 3) of every model: each row is scored by fits without it."""
+    """Return out-of-fold scores of every model, each (n_rows, 3)."""
     scores = {name: np.empty((len(table.y), 3)) for name in MODELS}
     folds = KFold(options.folds, shuffle=True, random_state=options.seed)
     start = time.perf_counter()
@@ -192,11 +203,11 @@ def _cross_validate(
     return scores
 
 
-def _scores(y: NDArray, density: MixtureDensity) -> NDArray[np.float64]:
-    """Log score, CRPS or energy score, and coverage of each row, (n, 3)."""
-    is_single = y.shape[1] == 1
-    distance = metrics.crps if is_single else metrics.energy_score
-    region = "interval" if is_single else "hdr"
+def _scores(y: NDArray[Any], density: MixtureDensity) -> NDArray[np.float64]:
+    """Return log score, CRPS or energy score, and coverage of each row, (n, 3)."""
+    has_one_output = y.shape[1] == 1
+    distance = metrics.crps if has_one_output else metrics.energy_score
+    region = "interval" if has_one_output else "hdr"
     return np.column_stack(
         [
             metrics.log_score(y, density),
@@ -224,7 +235,9 @@ def _draw(table: Table, options: argparse.Namespace) -> int:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print("No picture: matplotlib is not installed (the extra skmdn[plot]).")
+        print(
+            "No picture: matplotlib is not installed (install the extra skmdn[plot])."
+        )
         return 0
     from skmdn.plot import DensityDisplay
 
@@ -232,15 +245,15 @@ def _draw(table: Table, options: argparse.Namespace) -> int:
     n_outputs = len(table.targets)
     figure = Figure(figsize=(7, 4 * n_outputs), layout="constrained")
     axes = figure.subplots(n_outputs, squeeze=False)[:, 0]
-    is_single = len(table.features) == 1 and not table.is_text[0]
-    x: Any = table.X[:, 0].astype(np.float64) if is_single else None
+    has_one_number = len(table.features) == 1 and not table.is_text[0]
+    x: Any = table.X[:, 0].astype(np.float64) if has_one_number else None
     for output, (ax, target) in enumerate(zip(axes, table.targets, strict=True)):
         DensityDisplay.from_predictions(
             density,
             table.y,
             x=x,
             output=output,
-            x_label=table.features[0] if is_single else None,
+            x_label=table.features[0] if has_one_number else None,
             y_label=target,
             ax=ax,
         )

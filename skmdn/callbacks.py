@@ -5,63 +5,65 @@ from __future__ import annotations
 import io
 import json
 import os
-import warnings
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils._param_validation import Interval, validate_params
 
-from skmdn._persistence import seal, unseal
+from skmdn._fit.session import FitSession
 from skmdn._regressor import MDNRegressor
+from skmdn._utils.compat import Interval, validate_params
+from skmdn._utils.persistence import STATE_VERSION, seal, unseal
+from skmdn._utils.warn import warn
 
 __all__ = ["Checkpoint"]
 
 
 class Checkpoint:
-    """Callback that stores a fit under way, so that it survives its process.
+    """Callback that stores the state of a running fit, to resume it later.
 
-    A fit that finds its own checkpoint at `path` goes on from there, and ends with
-    the bits of one that was never interrupted. So run the same script again: no
-    other call is needed. The file is replaced atomically, and deleted when the fit
-    has ended; after Ctrl-C it stays.
+    If a fit finds its own checkpoint at `path`, it resumes from there, and gives the
+    same bits as a fit without interruption. To resume, run the same script again; no
+    other call is needed. The file is replaced atomically, and deleted at the end of
+    the fit. After Ctrl-C the file remains.
 
-    Of ranks that fit together, each needs the callback, and rank 0 reads and writes
-    the file. Other ranks, more of them or fewer, may go on with the same rows: then
-    with other batches.
+    In a joint fit each rank needs the callback, and rank 0 reads and writes the file.
+    A fit can be resumed with another number of ranks and the same rows; the batches
+    then differ.
 
     Parameters
     ----------
     path : str or path-like
         File to write. Inside a search or a pipeline, each fit appends the numbers of
-        its tasks to the name.
+        its tasks to the file name.
     every : int, default=1
-        Epochs between two checkpoints: what is lost at most.
+        Number of epochs between two checkpoints, which is the largest number of epochs
+        that can be lost.
 
     Raises
     ------
     OSError
-        From `fit`, before training starts, if the file cannot be written there.
+        From `fit`, before training starts, if the file cannot be written.
     ValueError
-        From `fit`, if the file is the checkpoint of another fit, or damaged.
+        From `fit`, if the file is the checkpoint of another fit, or is damaged.
 
     Warns
     -----
     UserWarning
-        If a later checkpoint cannot be written; training goes on, and the last one
-        stays.
+        If a later checkpoint cannot be written. Training continues, and the previous
+        checkpoint remains.
 
     Notes
     -----
-    Callbacks need scikit-learn 1.9 or newer. What makes a fit the same is all that
-    determines it: parameters but for `verbose`, rows, weights, validation rows and
-    the kind of device. A seed drawn for `random_state=None` is part of the
-    checkpoint. The order of the rows does not count. The file holds arrays and text
-    only; opening one runs no code.
+    Callbacks need scikit-learn 1.9 or newer. A checkpoint belongs to a fit if
+    everything that determines the result is equal: parameters except `verbose`, rows,
+    weights, validation rows and the type of the device. A seed drawn for
+    `random_state=None` is part of the checkpoint. The order of the rows does not
+    matter. The file contains arrays and text only; opening it runs no code.
 
-    `partial_fit` calls no callbacks; between its calls, store the estimator.
+    `partial_fit` calls no callbacks; store the estimator between its calls.
 
     Examples
     --------
@@ -88,6 +90,7 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1) -> None:
         self.path = path
         self.every = every
+        self._sessions: dict[Path, FitSession] = {}
 
     # -- hooks -------------------------------------------------------------------
 
@@ -99,69 +102,71 @@ class Checkpoint:
             )
 
     def on_fit_task_begin(self, estimator: MDNRegressor, context: Any) -> None:
-        if context.task_name != "epoch":
-            path = self._file(context)
-            if path.is_file():  # its folds are drawn from its seed
-                estimator._seed = _read(path, _bytes_of(path))["seed"]
-        elif context.task_id == 0:
-            self._start(estimator, self._file(context.parent))
+        pass
+
+    def on_session_begin(self, session: FitSession, context: Any) -> None:
+        """Continue from a checkpoint if there is one, and write the first one.
+
+        `MDNRegressor` calls this hook after `on_fit_task_begin` of the fit.
+        """
+        path = self._file(context)
+        self._sessions[path] = session
+        ranks, fingerprints = session.data.ranks, session.fingerprints
+        is_here = ranks.rank == 0 and path.is_file()
+        if ranks.max(is_here):
+            found = ranks.broadcast(_bytes_of(path) if is_here else np.empty(0))
+            state, stored = _read(path, found)
+            _check_fingerprints(path, stored, fingerprints)
+            session.load(state)
+            if session.data.settings.verbose and ranks.rank == 0:
+                print(f"Resuming after iteration {session.n_epochs} from {path}")
+        try:
+            _write(path, session)
+        except OSError as exc:
+            raise OSError(
+                f"No checkpoint can be written to {path}: {exc}. Choose a path in an "
+                "existing, writable folder with enough disk space."
+            ) from exc
 
     def on_fit_task_end(self, estimator: MDNRegressor, context: Any) -> None:
         if context.task_name != "epoch":
             self._file(context).unlink(missing_ok=True)
-        elif estimator._training.n_epochs % self.every == 0:
-            path = self._file(context.parent)
+            return
+        path = self._file(context.parent)
+        session = self._sessions[path]
+        if session.n_epochs % self.every == 0:
             try:
-                _write(path, estimator)
+                _write(path, session)
             except OSError as exc:
-                warnings.warn(
-                    f"No checkpoint could be written to {path}: {exc}. Training goes "
-                    "on; the last checkpoint stays.",
-                    UserWarning,
-                    stacklevel=2,
+                warn(
+                    f"No checkpoint could be written to {path}: {exc}. Training "
+                    "continues, and the last checkpoint is kept."
                 )
 
     def teardown(self, estimator: MDNRegressor, context: Any) -> None:
-        pass
+        self._sessions.pop(self._file(context), None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the sessions, which cannot leave their process."""
+        return vars(self) | {"_sessions": {}}
 
     # -- files -------------------------------------------------------------------
 
     def _file(self, context: Any) -> Path:
-        """File of a fit: inside of others, named by the numbers of its tasks."""
+        """Return the file of a fit; task numbers of outer fits are part of its name."""
         path, numbers = Path(self.path), ""
         while context.parent is not None:
             numbers = f"-{context.task_id}{numbers}"
             context = context.parent
         return path.with_stem(path.stem + numbers)
 
-    def _start(self, estimator: MDNRegressor, path: Path) -> None:
-        """Go on from a checkpoint, if there is one; see that others can be written."""
-        training = estimator._training
-        ranks, identity = training.ranks, training.identity
-        is_here = ranks.rank == 0 and path.is_file()
-        found = ranks.first(_bytes_of(path) if is_here else np.empty(0))
-        if found.size:
-            state = _read(path, found)
-            _check_identity(path, state["identity"], identity)
-            training.load(state)
-            if training.trainer.settings.verbose:
-                print(f"Resuming after iteration {training.n_epochs} from {path}")
-        try:
-            _write(path, estimator)
-        except OSError as exc:
-            raise OSError(
-                f"No checkpoint can be written to {path}: {exc}. Choose a path in a "
-                "folder that exists, can be written and has room."
-            ) from exc
 
-
-def _write(path: Path, estimator: MDNRegressor) -> None:
+def _write(path: Path, session: FitSession) -> None:
     """Replace a file as a whole, or not at all. All ranks must take part."""
-    training = estimator._training
-    state: dict[str, Any] = training.state()
-    if training.ranks.rank > 0:
+    state: dict[str, Any] = session.state()
+    if session.data.ranks.rank > 0:
         return
-    sealed = seal(state | {"identity": training.identity, "seed": int(estimator._seed)})
+    sealed = seal(state | {"fingerprints": session.fingerprints})
     text = {name: item for name, item in sealed.items() if name not in state}
     draft = path.with_name(path.name + ".tmp")
     try:
@@ -178,21 +183,26 @@ def _bytes_of(path: Path) -> NDArray[np.uint8]:
     return np.fromfile(path, dtype=np.uint8)
 
 
-def _read(path: Path, found: NDArray[np.uint8]) -> dict[str, Any]:
-    """What was found in the file at a path."""
+def _read(path: Path, found: NDArray[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Decode the bytes of the file at a path: state of a session, and fingerprints."""
     try:
         with np.load(io.BytesIO(found.tobytes()), allow_pickle=False) as stored:
             state = dict(stored)
         text = json.loads(str(state.pop("text")))
-        return unseal("checkpoint", state | text)
-    except Exception as exc:  # damage may show in any way
+        state, version = unseal("checkpoint", state | text)
+        if version != STATE_VERSION:
+            raise ValueError(f"its form has version {version}.")
+    except Exception as exc:  # damage can raise anything
         raise ValueError(
-            f"{path} is no checkpoint that this release can read: {exc} Delete it to "
-            "start afresh, or choose another path."
+            f"{path} is not a checkpoint that this release can read: {exc} Delete it "
+            "to start afresh, or choose another path."
         ) from exc
+    return state, state.pop("fingerprints")
 
 
-def _check_identity(path: Path, stored: dict[str, str], ours: dict[str, str]) -> None:
+def _check_fingerprints(
+    path: Path, stored: dict[str, str], ours: dict[str, str]
+) -> None:
     differing = sorted(name for name in ours if ours[name] != stored.get(name))
     if differing:
         raise ValueError(

@@ -1,9 +1,9 @@
-"""Dask's arrays and data frames: one model fitted where they lie, and asked lazily.
+"""Fits and lazy predictions on Dask arrays and data frames.
 
-`fit` lets the workers that hold the partitions be the ranks of one joint fit
+`fit` uses the workers that hold the partitions as ranks of one joint fit
 (`skmdn.distributed`), so that rows never leave their worker. `predict`,
-`score_samples` and `sample` map a fitted model over the blocks; nothing is computed
-before it is asked for. Needs the extra ``skmdn[dask]``.
+`score_samples` and `sample` apply a fitted model to each block, lazily. Requires the
+extra ``skmdn[dask]``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from scipy import sparse
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from skmdn._arrays import make_seed
 from skmdn._regressor import MDNRegressor
+from skmdn._utils.arrays import make_seed
 from skmdn.distributed import RanksLostError, use_group
 
 __all__ = ["fit", "predict", "sample", "score_samples"]
 
-# Of silence, after which a rank gives up the others; one that dies is noticed at once.
+# Time after which a rank that does not respond is considered lost. A rank that dies is
+# noticed at once.
 TIMEOUT = timedelta(minutes=30)
-# Seconds between two looks at whether all workers are still there, and for which the
-# other ranks are heard after a first error: theirs may be its cause.
-PATROL, LAST_WORDS = 1.0, 10.0
+# Seconds between two checks that all workers are alive, and seconds to wait for the
+# errors of other ranks after a first error, because one of them may be its cause.
+CHECK_SECONDS, ERROR_SECONDS = 1.0, 10.0
 
-# Of fits under way with this process as rank 0.
+# Stores of running fits in which this process is rank 0, by token.
 _stores: dict[str, dist.TCPStore] = {}
 
 
@@ -47,47 +48,48 @@ def fit(
 ) -> MDNRegressor:
     """Fit one model on the workers that hold the rows.
 
-    Each worker with partitions is a rank; all train one model together, and rows stay
-    where they are. The steps are those of `MDNRegressor.fit` on all rows:
-    `batch_size` counts the rows of all workers.
+    Each worker with partitions is a rank. All ranks train one model together, and the
+    rows stay on their workers. The training steps are those of `MDNRegressor.fit` on
+    all rows: `batch_size` counts the rows of all workers.
 
     Parameters
     ----------
     estimator : MDNRegressor
-        Parameters, and with `warm_start` the networks to continue. It stays as it is.
+        Estimator with the parameters and, with `warm_start`, the networks to continue.
+        It is not modified.
     X : dask array of shape (n_samples, n_features) or dask data frame
         Features.
     y : dask array of shape (n_samples,) or (n_samples, n_outputs), series or data frame
-        Targets, in partitions of the same rows as X.
+        Targets, with the same partitions of rows as X.
     client : distributed.Client, default=None
-        By default the current one.
+        Client of the cluster. By default the current one.
     sample_weight : dask array of shape (n_samples,) or series, default=None
-        Repetitions of each row, in the same partitions.
+        Number of repetitions of each row, with the same partitions as X.
 
     Returns
     -------
     fitted : MDNRegressor
-        A plain estimator. `oof_score_` is of all rows; `oof_log_density_`, which has a
-        value for each row, is left out.
+        Ordinary estimator. `oof_score_` is the mean over all rows; `oof_log_density_`,
+        which has one value per row, is not set.
 
     Raises
     ------
     ValueError
-        If the partitions of X, y and sample_weight are not of the same rows, or as
-        `MDNRegressor.fit`.
+        If X, y and sample_weight are not partitioned alike, or for the same reasons as
+        in `MDNRegressor.fit`.
     RanksLostError
-        If a worker dies during training. Partitions are computed again by Dask, but
-        networks are not: call `fit` again, with a `skmdn.callbacks.Checkpoint` whose
-        path all workers can write, to go on from the last epoch stored.
+        If a worker dies during training. Dask computes its partitions again, but not
+        the networks: call `fit` again, with a `skmdn.callbacks.Checkpoint` whose path
+        all workers can write, to resume from the last stored epoch.
 
     Notes
     -----
-    Every worker needs a thread free for the time of the fit. Fits of one cluster that
-    share workers run one after the other. Ranks reduce with gloo; where workers have
-    several networks, GLOO_SOCKET_IFNAME chooses one.
+    Every worker needs a free thread for the duration of the fit. Fits that share
+    workers of one cluster run one after the other. Ranks communicate by gloo; if
+    workers have several network interfaces, GLOO_SOCKET_IFNAME selects one.
 
-    Which worker holds which partition is Dask's choice. Batches depend on it, and so
-    does, within the noise of training, the result.
+    Dask decides which worker holds which partition. The batches depend on this
+    assignment, and so does the result, within the noise of training.
 
     Examples
     --------
@@ -109,7 +111,7 @@ def fit(
 
     if not isinstance(estimator, MDNRegressor):
         raise TypeError(
-            f"skmdn.dask.fit fits an MDNRegressor, got {type(estimator).__name__}."
+            f"estimator must be an MDNRegressor, got {type(estimator).__name__}."
         )
     client = client or default_client()
     others = {"y": y}
@@ -121,7 +123,7 @@ def fit(
 
 
 def predict(estimator: MDNRegressor, X: Any) -> Any:
-    """Conditional mean of every row, lazily.
+    """Predict the conditional mean of every row, lazily.
 
     Parameters
     ----------
@@ -133,13 +135,13 @@ def predict(estimator: MDNRegressor, X: Any) -> Any:
     Returns
     -------
     y_mean : dask array of shape (n_samples,) or (n_samples, n_outputs)
-        In the unit of y.
+        Conditional means, in the unit of y.
     """
     return _map(MDNRegressor.predict, estimator, X, shape=_output_shape(estimator))
 
 
 def score_samples(estimator: MDNRegressor, X: Any, y: Any = None) -> Any:
-    """Log-density of y given x, or the log-density that the model expects, lazily.
+    """Compute log p(y | x), or its expectation if y is None, lazily.
 
     Parameters
     ----------
@@ -148,12 +150,13 @@ def score_samples(estimator: MDNRegressor, X: Any, y: Any = None) -> Any:
     X : dask array of shape (n_samples, n_features) or dask data frame
         Features.
     y : dask array, series or data frame, default=None
-        A value of the targets for each row of X, in the same partitions.
+        Targets of each row of X, with the same partitions.
 
     Returns
     -------
     log_density : dask array of shape (n_samples,)
-        In nats, greater is better; as :meth:`MDNRegressor.score_samples`.
+        Log-density in nats; greater is better. See
+        :meth:`MDNRegressor.score_samples`.
     """
     others = {} if y is None else {"y": y}
     return _map(MDNRegressor.score_samples, estimator, X, **others)
@@ -171,15 +174,15 @@ def sample(
     X : dask array of shape (n_samples, n_features) or dask data frame
         Features.
     n_samples : int, default=1
-        Draws for each row.
+        Number of samples of each row.
     random_state : int, RandomState instance or None, default=None
-        Seed. Draws also depend on the partitions. Computing the same array again, or
-        after a worker was lost, gives the same draws.
+        Seed. The samples also depend on the partitions. Computing the same array again,
+        also after a worker was lost, gives the same samples.
 
     Returns
     -------
     y : dask array of shape (n_rows, n_samples) or (n_rows, n_samples, n_outputs)
-        Independent draws, in the unit of y.
+        Independent samples, in the unit of y.
     """
     seed = make_seed(random_state)
     return _map(
@@ -195,7 +198,7 @@ def sample(
 
 
 def _partitions(X: Any, **others: Any) -> list[tuple[Any, ...]]:
-    """Delayed blocks of rows, of X and of what goes with it."""
+    """Return delayed blocks of rows, as tuples of X and the other data."""
     import dask.array as da
 
     parts = []
@@ -207,13 +210,13 @@ def _partitions(X: Any, **others: Any) -> list[tuple[Any, ...]]:
                 "MDNRegressor."
             )
         if isinstance(data, da.Array):
-            # Data frames do not tell how long their partitions are.
+            # The lengths of the partitions of a data frame are unknown.
             rows = X.chunks[0] if isinstance(X, da.Array) else data.chunks[0]
             is_known = not np.isnan([*rows, *data.chunks[0]]).any()
             if is_known and sum(rows) != len(data):
                 raise ValueError(
-                    f"X and {name} must have the same rows, got {sum(rows)} and "
-                    f"{len(data)}."
+                    f"X and {name} must have the same number of rows, got "
+                    f"{sum(rows)} and {len(data)}."
                 )
             columns = {axis: -1 for axis in range(1, data.ndim)}
             data = data.rechunk(columns | ({0: rows} if is_known else {}))
@@ -227,7 +230,7 @@ def _partitions(X: Any, **others: Any) -> list[tuple[Any, ...]]:
 
 
 def _map(
-    method: Callable,
+    method: Callable[..., Any],
     estimator: MDNRegressor,
     X: Any,
     *,
@@ -235,7 +238,10 @@ def _map(
     arguments: Callable[[int], tuple[Any, ...]] = lambda number: (),
     **others: Any,
 ) -> Any:
-    """Array of what a method gives for each numbered block, (n_samples, *shape)."""
+    """Apply a method to each block; return a dask array (n_samples, *shape).
+
+    `arguments` maps the number of a block to further arguments of the method.
+    """
     import dask
     import dask.array as da
 
@@ -253,13 +259,14 @@ def _map(
 
 def _output_shape(estimator: MDNRegressor) -> tuple[int, ...]:
     check_is_fitted(estimator)
-    return () if estimator._y_ndim == 1 else (estimator.n_outputs_,)
+    shape: tuple[int, ...] = estimator._model.outputs.event_shape
+    return shape
 
 
 def _sample(
     estimator: MDNRegressor, X: Any, n_samples: int, seed: tuple[int, int]
 ) -> Any:
-    """Draws of a block, whose number is part of the seed."""
+    """Draw samples of a block; its number is part of the seed."""
     of_block = np.random.SeedSequence(seed).generate_state(1)[0]
     return estimator.sample(X, n_samples, random_state=int(of_block))
 
@@ -268,7 +275,7 @@ def _sample(
 
 
 def _shards(client: Any, parts: list[tuple[Any, ...]]) -> dict[str, list[Any]]:
-    """Futures of the blocks that each worker is to train on, by its address."""
+    """Return futures of the blocks of each worker, by the address of the worker."""
     import dask
     from distributed import wait
 
@@ -291,13 +298,14 @@ def _checked(*block: Any) -> tuple[Any, ...]:
 
 
 def _length(block: tuple[Any, ...]) -> int:
-    return block[0].shape[0]
+    n_rows: int = block[0].shape[0]
+    return n_rows
 
 
 def _fit_on(
     client: Any, estimator: MDNRegressor, shards: dict[str, list[Any]]
 ) -> MDNRegressor:
-    """Let each worker be a rank; what rank 0 has fitted is what all have."""
+    """Fit with each worker as a rank; return the estimator of rank 0."""
     from distributed.comm import get_address_host
 
     workers = list(shards)
@@ -311,7 +319,7 @@ def _fit_on(
             shards[worker],
             (rank, len(workers), host, port, token),
             workers=[worker],
-            # Alone it may start again elsewhere, from rows computed again.
+            # A single rank may be restarted on another worker.
             allow_other_workers=len(workers) == 1,
             pure=False,
         )
@@ -319,7 +327,8 @@ def _fit_on(
     ]
     try:
         _watch(client, futures, workers)
-        return client.gather(futures[0])
+        fitted: MDNRegressor = client.gather(futures[0])
+        return fitted
     finally:
         client.cancel(futures)
         if workers[0] in client.nthreads():
@@ -327,27 +336,27 @@ def _fit_on(
 
 
 def _watch(client: Any, futures: list[Any], workers: list[str]) -> None:
-    """Wait for all ranks; raise what went wrong first of all."""
+    """Wait for all ranks; raise the error that caused the others, if any."""
     from distributed import wait
 
-    n_last_words = int(LAST_WORDS / PATROL)
-    while any(future.status == "pending" for future in futures) and n_last_words:
+    n_checks = int(ERROR_SECONDS / CHECK_SECONDS)
+    while any(future.status == "pending" for future in futures) and n_checks:
         if len(workers) > 1 and (gone := set(workers) - set(client.nthreads())):
             raise RanksLostError(
-                f"The worker {min(gone)} died during training. Call fit again; with a "
-                "skmdn.callbacks.Checkpoint it goes on from the last epoch stored."
+                f"Worker {min(gone)} died during training. Call fit again; with a "
+                "skmdn.callbacks.Checkpoint it resumes from the last stored epoch."
             )
-        n_last_words -= any(future.status == "error" for future in futures)
+        n_checks -= any(future.status == "error" for future in futures)
         with suppress(TimeoutError):
-            wait(futures, timeout=PATROL)
+            wait(futures, timeout=CHECK_SECONDS)
     errors = [future.exception() for future in futures if future.status == "error"]
-    # That others were lost is what a rank says when one of them fails.
+    # A RanksLostError is the consequence of an error on another rank.
     for error in sorted(errors, key=lambda error: isinstance(error, RanksLostError)):
         raise error
 
 
 def _open_store(token: str, host: str) -> int:
-    """Open the store through which ranks find one another, on rank 0's worker."""
+    """Open the store by which the ranks connect, on the worker of rank 0."""
     store = _stores[token] = dist.TCPStore(
         host, 0, is_master=True, timeout=TIMEOUT, wait_for_workers=False
     )
@@ -363,8 +372,8 @@ def _fit_as_rank(
     blocks: list[tuple[Any, ...]],
     place: tuple[int, int, str, int, str],
 ) -> MDNRegressor | None:
-    """Fit the rows of a worker as one of the ranks."""
-    # Workers may be threads of one process, and share the estimator.
+    """Fit the rows of a worker as one rank; return the estimator on rank 0."""
+    # Workers may be threads of one process that share the estimator.
     estimator = deepcopy(estimator)
     rows = [_stack(parts) for parts in zip(*blocks, strict=True)]
     with use_group(_group(*place)):
@@ -376,7 +385,7 @@ def _fit_as_rank(
 
 
 def _group(rank: int, size: int, host: str, port: int, token: str) -> Any:
-    """A group of its own for a fit, known to nobody else in the process."""
+    """Create a process group for one fit; it is not registered globally."""
     if size == 1:
         return None
     store = (

@@ -1,9 +1,9 @@
-"""Processes that fit one model together, each on rows of its own.
+"""Fits of one model on several processes, each with its own rows.
 
-Where `torch.distributed` is initialised, as under ``torchrun``, every rank calls `fit`
-with its shard, and all of them end with the same networks. Whatever depends on all
-rows goes through `Ranks`: sums and maxima, and what the first rank decided. Alone, each
-of these gives back what it was given.
+If `torch.distributed` is initialised, as under ``torchrun``, every rank calls `fit`
+with its shard, and all ranks end with the same networks. Everything that depends on all
+rows is communicated by `Ranks`: sums, maxima, and decisions of rank 0. For a single
+process, each of these operations is the identity.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from skmdn._utils.arrays import to_tensor
+
 __all__ = ["ALONE", "Ranks", "RanksLostError", "join", "use_group"]
 
 WORLD = "world"
@@ -28,19 +30,19 @@ _chosen: ContextVar[Any] = ContextVar("skmdn.distributed", default=WORLD)
 
 
 class RanksLostError(RuntimeError):
-    """Other ranks of a fit failed, died, or gave no sign for too long."""
+    """Other ranks of a fit failed, died or did not respond in time."""
 
 
 class Ranks:
-    """The processes of a group, numbered from zero.
+    """Collective operations on the processes of a group, numbered from zero.
 
     Every rank must call the same methods in the same order. Sums have the same bits on
-    all ranks, so that what is decided by them is decided alike.
+    all ranks, so that all ranks make the same decisions.
 
     Parameters
     ----------
     group : torch.distributed.ProcessGroup, default=None
-        None for a process alone.
+        Process group; None for a single process.
 
     Examples
     --------
@@ -55,47 +57,49 @@ class Ranks:
         self.rank: int = 0 if group is None else group.rank()
         self.size: int = 1 if group is None else group.size()
 
-    def sum_(self, tensor: Tensor) -> Tensor:
-        """Sum over the ranks, in place."""
+    def all_reduce_(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor over the ranks, in place."""
         return self._reduce_(tensor, "SUM")
 
     def sum(self, array: ArrayLike) -> NDArray[np.float64]:
-        """Sum over the ranks, in float64."""
-        return self.sum_(torch.tensor(np.asarray(array), dtype=torch.float64)).numpy()
+        """Return the sum over the ranks, in float64."""
+        return self.all_reduce_(to_tensor(array)).numpy()
 
     def max(self, array: ArrayLike) -> NDArray[np.float64]:
-        """Maximum over the ranks, in float64."""
-        tensor = torch.tensor(np.asarray(array), dtype=torch.float64)
+        """Return the maximum over the ranks, in float64."""
+        tensor = to_tensor(array)
         return self._reduce_(tensor, "MAX").numpy()
 
-    def first_(self, tensor: Tensor) -> Tensor:
+    def broadcast_(self, tensor: Tensor) -> Tensor:
         """Replace a tensor by that of rank 0, in place."""
-        return self.sum_(tensor if self.rank == 0 else tensor.zero_())
+        return self.all_reduce_(tensor if self.rank == 0 else tensor.zero_())
 
-    def first(self, array: ArrayLike) -> NDArray:
-        """Array of rank 0; those of the others may have other shapes."""
+    def broadcast(self, array: ArrayLike) -> NDArray[Any]:
+        """Return the array of rank 0; arrays of other ranks may differ in shape."""
         if self.size == 1:
             return np.asarray(array)
         data = _to_bytes(array if self.rank == 0 else [])
-        room = torch.zeros(int(self.max(len(data))), dtype=torch.uint8)
+        buffer = torch.zeros(int(self.max(len(data))), dtype=torch.uint8, device="cpu")
         if self.rank == 0:
-            room[:] = data
-        return _to_array(self.sum_(room))
+            buffer[:] = data
+        return _to_array(self.all_reduce_(buffer))
 
-    def share(self, array: ArrayLike) -> list[NDArray]:
-        """Array of each rank, of shapes that may differ."""
+    def all_gather(self, array: ArrayLike) -> list[NDArray[Any]]:
+        """Return the arrays of all ranks; their shapes may differ."""
         if self.size == 1:
             return [np.asarray(array)]
         data = _to_bytes(array)
-        room = torch.zeros(self.size, int(self.max(len(data))), dtype=torch.uint8)
-        room[self.rank, : len(data)] = data
-        return [_to_array(row) for row in self.sum_(room)]
+        buffer = torch.zeros(
+            self.size, int(self.max(len(data))), dtype=torch.uint8, device="cpu"
+        )
+        buffer[self.rank, : len(data)] = data
+        return [_to_array(row) for row in self.all_reduce_(buffer)]
 
     def leave(self, is_given: bool) -> None:
-        """Let the group go; destroy it, unless it was given.
+        """Release the group, and destroy it unless the user created it.
 
-        Connections close with the last reference to it. So nothing that a traceback
-        keeps may hold one.
+        The connections close with the last reference to the group. Objects that are
+        reachable from a traceback must therefore not hold a reference.
         """
         group, self.group = self.group, None
         if group is not None and not is_given:
@@ -106,20 +110,20 @@ class Ranks:
             return tensor
         options = dist.AllreduceOptions()
         options.reduceOp = getattr(dist.ReduceOp, operation)
-        # NCCL reduces on accelerators only.
+        # NCCL supports CUDA tensors only.
         needs_cuda = self.group.name() == "nccl"
-        room = tensor.cuda() if needs_cuda else tensor.contiguous()
+        buffer = tensor.cuda() if needs_cuda else tensor.contiguous()
         try:
-            self.group.allreduce([room], options).wait()
+            self.group.allreduce([buffer], options).wait()
         except RuntimeError as exc:
             raise RanksLostError(
-                f"Rank {self.rank} of {self.size} has lost the others: one of them "
-                "failed, died, or gave no sign for longer than the group's timeout. "
-                "See its own error, and run all ranks again; with a "
-                "skmdn.callbacks.Checkpoint they go on from the last epoch stored. "
-                f"(torch says: {exc})"
+                f"Rank {self.rank} of {self.size} lost the other ranks: one of them "
+                "failed, died or did not respond within the timeout of the group. See "
+                "the error of that rank, and run all ranks again; with a "
+                "skmdn.callbacks.Checkpoint they resume from the last stored epoch. "
+                f"(Error of torch: {exc})"
             ) from exc
-        return tensor if room is tensor else tensor.copy_(room)
+        return tensor if buffer is tensor else tensor.copy_(buffer)
 
 
 ALONE = Ranks()
@@ -127,10 +131,10 @@ ALONE = Ranks()
 
 @contextmanager
 def join() -> Iterator[Ranks]:
-    """Ranks for one fit, in a group that ends with it.
+    """Provide the ranks of one fit, in a process group for this fit only.
 
-    A rank that fails leaves the group, so that the others fail at once too, instead
-    of waiting for it; and the group that the user made stays whole.
+    A rank that fails leaves the group, so that the others fail at once instead of
+    waiting for it. The default group remains usable.
     """
     is_given = _chosen.get() is not WORLD
     ranks = Ranks(_chosen.get() if is_given else _group_of_the_world())
@@ -141,7 +145,7 @@ def join() -> Iterator[Ranks]:
 
 
 def _group_of_the_world() -> Any:
-    """Of all ranks, where there are several."""
+    """Return a new group of all ranks, or None if there is one process."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
     return dist.new_group() if dist.get_world_size() > 1 else None
@@ -149,19 +153,19 @@ def _group_of_the_world() -> Any:
 
 @contextmanager
 def use_group(group: Any) -> Iterator[None]:
-    """Fit on the ranks of a group, instead of on all that `torch.distributed` knows.
+    """Fit on the ranks of a given group, instead of all ranks.
 
     Parameters
     ----------
     group : torch.distributed.ProcessGroup or None
-        Of which this process is a rank; None to fit alone. A group given here also
-        serves fits that follow each other closely, for which a group of their own
-        each takes long to make; but where a rank fails, the others wait for it as
-        long as the group's timeout says.
+        Group that contains this process; None to fit on this process only. A group
+        given here is also useful for many short fits, because creating a group for
+        each fit takes time. However, if a rank fails, the others wait until the timeout
+        of the group.
 
     Examples
     --------
-    Searches split over the ranks, each of which fits alone:
+    Distribute a search over the ranks, each of which fits on its own:
 
     >>> from skmdn import MDNRegressor
     >>> from skmdn.datasets import load_geyser
@@ -179,11 +183,14 @@ def use_group(group: Any) -> Iterator[None]:
 
 
 def _to_bytes(array: ArrayLike) -> Tensor:
-    """An array with its dtype and shape."""
+    """Serialise an array with its dtype and shape."""
     file = io.BytesIO()
     np.save(file, np.asarray(array), allow_pickle=False)
     return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
 
 
-def _to_array(data: Tensor) -> NDArray:
-    return np.load(io.BytesIO(data.numpy().tobytes()), allow_pickle=False)
+def _to_array(data: Tensor) -> NDArray[Any]:
+    """Restore an array from `_to_bytes`."""
+    file = io.BytesIO(data.numpy().tobytes())
+    array: NDArray[Any] = np.load(file, allow_pickle=False)
+    return array

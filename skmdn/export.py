@@ -1,6 +1,6 @@
-"""Fitted networks in a form that other programs read.
+"""Export of fitted networks as ONNX models.
 
-Needs the extra ``skmdn[onnx]``.
+Requires the extra ``skmdn[onnx]``.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skmdn import _mixture
-from skmdn._arrays import to_tensor
+from skmdn._model import ConditionalModel
 from skmdn._regressor import MDNRegressor
+from skmdn._utils.arrays import to_tensor
+from skmdn._utils.compat import aten
 from skmdn._version import __version__
-from skmdn.nn import pool
+from skmdn.nn.network import pool
 
 __all__ = ["to_onnx"]
-
-aten = torch.ops.aten
 
 
 def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator as an ONNX model, which runs without torch.
 
-    The model has the standardisation inside. Its input `X`, float64 of shape
-    (n_samples, n_features), gives the attributes of a :class:`MixtureDensity`:
-    `weights` (n_samples, K), `means` (n_samples, K, n_outputs) and
-    `precision_factors` (n_samples, K, n_outputs, n_outputs), in the unit of y; where
-    y was one-dimensional, of shape (n_samples, K) all three.
+    The model includes the standardisation. Its input is `X`, float64 of shape
+    (n_samples, n_features). Its outputs are the attributes of a
+    :class:`MixtureDensity`: `weights` (n_samples, K), `means`
+    (n_samples, K, n_outputs) and `precision_factors`
+    (n_samples, K, n_outputs, n_outputs), in the unit of y. If y was one-dimensional,
+    all three have the shape (n_samples, K).
 
     Parameters
     ----------
     estimator : MDNRegressor
-        Fitted. Of a pipeline, export the last step, and the others by skl2onnx.
+        Fitted estimator. For a pipeline, export the last step, and convert the other
+        steps by skl2onnx.
     path : str or path-like
         File to write.
 
@@ -48,15 +50,15 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
     ImportError
         If onnx or onnxscript is not installed.
     TypeError
-        If the estimator is no MDNRegressor.
+        If the estimator is not an MDNRegressor.
 
     Notes
     -----
-    The arithmetic is float64 throughout; with onnxruntime on a CPU, results agree with
-    `predict_density` to about eight digits. The metadata of the model hold the release
-    of skmdn and the names of features and outputs, as JSON, where these have names.
-    Modules of a user's own (`network`) are exported where :func:`torch.export.export`
-    can trace them.
+    All computations are in float64; with onnxruntime on a CPU, results agree with
+    `predict_density` to about eight digits. The metadata of the model contain the
+    version of skmdn and, as JSON, the names of features and outputs if they have any.
+    User-defined modules (`network`) are exported if :func:`torch.export.export` can
+    trace them.
 
     Examples
     --------
@@ -74,25 +76,26 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(estimator, MDNRegressor):
         raise TypeError(
-            f"to_onnx exports an MDNRegressor, got {type(estimator).__name__}. Of a "
-            "pipeline or a search, export the fitted MDNRegressor inside it, and other "
-            "steps with skl2onnx."
+            f"estimator must be an MDNRegressor, got {type(estimator).__name__}. For a "
+            "pipeline or a search, export the fitted MDNRegressor inside it, and "
+            "convert other steps with skl2onnx."
         )
     check_is_fitted(estimator)
     try:
-        import onnxscript  # noqa: F401  # what torch.onnx needs, and says less clearly
+        import onnxscript  # noqa: F401  # the error of torch.onnx is less clear
     except ImportError as exc:
         raise ImportError(
-            "to_onnx needs onnx and onnxscript: pip install 'skmdn[onnx]'."
+            "to_onnx requires onnx and onnxscript: pip install 'skmdn[onnx]'."
         ) from exc
-    rows = torch.zeros(2, estimator.n_features_in_, dtype=torch.float64)
+    rows = torch.zeros(2, estimator.n_features_in_, dtype=torch.float64, device="cpu")
     program = torch.export.export(
-        _Served(estimator).eval(),
+        _Served(estimator._model).eval(),
         (rows,),
         dynamic_shapes=({0: torch.export.Dim("n_samples")},),
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # torch's own
+        # torch raises this warning itself.
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         model = torch.onnx.export(
             program.run_decompositions(_DECOMPOSITIONS),
             (rows,),
@@ -100,33 +103,36 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
             output_names=["weights", "means", "precision_factors"],
             verbose=False,
         )
-    assert model is not None  # as it is where no path is given
+    assert model is not None  # guaranteed if no path is given
     model.model.metadata_props.update(_metadata(estimator))
     model.save(os.fspath(path))
 
 
 class _Served(nn.Module):
-    """From rows of X to pooled mixtures, both in the user's units."""
+    """Map rows of X to pooled mixtures, both in the unit of the user."""
 
-    X_mean_: Tensor
-    X_scale_: Tensor
-    y_mean_: Tensor
-    y_scale_: Tensor
+    X_mean: Tensor
+    X_scale: Tensor
+    y_mean: Tensor
+    y_scale: Tensor
 
-    def __init__(self, estimator: MDNRegressor) -> None:
+    def __init__(self, model: ConditionalModel) -> None:
         super().__init__()
-        self.network = deepcopy(estimator.network_).requires_grad_(False)
-        self.is_flat = estimator._y_ndim == 1
-        for name in ("X_mean_", "X_scale_", "y_mean_", "y_scale_"):
-            self.register_buffer(name, to_tensor(getattr(estimator, name)))
+        self.network = deepcopy(model.network).requires_grad_(False)
+        self.outputs = model.outputs
+        for name, scaling in (("X", model.features), ("y", model.target)):
+            self.register_buffer(f"{name}_mean", to_tensor(scaling.mean))
+            self.register_buffer(f"{name}_scale", to_tensor(scaling.scale))
 
     def forward(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mixture = pool(self.network((X - self.X_mean_) / self.X_scale_))
-        mixture = _mixture.rescale(mixture, self.y_mean_, self.y_scale_)
+        mixture = pool(self.network((X - self.X_mean) / self.X_scale))
+        mixture = _mixture.rescale(mixture, self.y_mean, self.y_scale)
         log_weights, means, factors = mixture
-        if self.is_flat:
-            means, factors = means[..., 0], factors[..., 0, 0]
-        return log_weights.exp(), means, factors
+        return (
+            log_weights.exp(),
+            self.outputs.squeeze(means),
+            self.outputs.squeeze_matrix(factors),
+        )
 
 
 def _metadata(estimator: MDNRegressor) -> dict[str, str]:
@@ -138,11 +144,11 @@ def _metadata(estimator: MDNRegressor) -> dict[str, str]:
     return {"skmdn": __version__} | known
 
 
-# -- linear algebra that ONNX lacks, column by column ------------------------------
+# -- linear algebra that ONNX lacks, column by column -----------------------------
 
 
 def _qr(matrices: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
-    """Only R, by the modified method of Gram and Schmidt, which is stable for it."""
+    """Compute R by modified Gram-Schmidt, which is stable for R; omit Q."""
     rows = []
     for j in range(matrices.shape[-1]):
         first, rest = matrices[..., :1], matrices[..., 1:]
@@ -156,6 +162,7 @@ def _qr(matrices: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
 
 
 def _cholesky(matrices: Tensor) -> Tensor:
+    """Compute lower-triangular Cholesky factors."""
     columns = []
     for j in range(matrices.shape[-1]):
         column = matrices[..., :1] / matrices[..., :1, :1].sqrt()
@@ -167,7 +174,7 @@ def _cholesky(matrices: Tensor) -> Tensor:
 
 
 def _solve_upper(factors: Tensor, right: Tensor, *, upper: bool) -> Tensor:
-    """By back substitution: row i of the solution follows from those below it."""
+    """Solve by back substitution: row i of the solution follows from later rows."""
     assert upper
     solution = right[..., :0, :]
     for i in reversed(range(factors.shape[-1])):
@@ -177,7 +184,7 @@ def _solve_upper(factors: Tensor, right: Tensor, *, upper: bool) -> Tensor:
     return solution
 
 
-_DECOMPOSITIONS: dict[Any, Callable] = {
+_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.linalg_qr.default: _qr,
     aten.linalg_cholesky.default: _cholesky,
     aten.linalg_solve_triangular.default: _solve_upper,

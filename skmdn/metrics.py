@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmdn import _mixture
-from skmdn._checks import weighted_mean
-from skmdn._mixture import Mixture
-from skmdn.density import MixtureDensity
+from skmdn._data.checks import weighted_mean
+from skmdn._mixture.core import Mixture
+from skmdn.density import ConditionalDensity, MixtureDensity
+from skmdn.density.rowwise import as_points, check_one_output, map_rows
 
 __all__ = [
     "coverage",
@@ -34,21 +35,21 @@ __all__ = [
     "variogram_score",
 ]
 
-# Beyond this argument Kummer's function has left SciPy's accurate range, and two
-# terms of the expansion around the mean are exact to 1e-6.
+# Largest argument at which SciPy's Kummer function is accurate. Beyond it two terms
+# of the expansion around the mean have a relative error below 1e-6.
 LARGEST_KUMMER = 500.0
 
 
 def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
-    """Predict the density of y given X, through pipelines and searches.
+    """Predict the conditional density of y by an estimator, pipeline or search.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted `MDNRegressor`, a pipeline that ends in one, or a fitted search
-        over either.
+        A fitted `MDNRegressor`, a pipeline whose last step is one, or a fitted
+        search over either.
     X : array-like of shape (n_samples, n_features)
-        Features, as the outermost estimator takes them.
+        Features, in the form that the outermost estimator expects.
 
     Returns
     -------
@@ -57,7 +58,7 @@ def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
     Raises
     ------
     TypeError
-        If no density can be reached, or a step changes y on the way.
+        If the estimator predicts no density, or transforms y.
 
     Examples
     --------
@@ -71,7 +72,8 @@ def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
     MixtureDensity(n_rows=3, n_components=80, n_outputs=1)
     """
     if hasattr(estimator, "predict_density"):
-        return estimator.predict_density(X)
+        density: MixtureDensity = estimator.predict_density(X)
+        return density
     if hasattr(estimator, "best_estimator_"):
         return predict_density(estimator.best_estimator_, X)
     if isinstance(estimator, Pipeline):
@@ -79,25 +81,26 @@ def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
         return predict_density(estimator[-1], estimator[:-1].transform(X))
     if isinstance(estimator, TransformedTargetRegressor):
         raise TypeError(
-            "A TransformedTargetRegressor changes y, and a Gaussian mixture of the "
-            "changed y is none of y. Leave it out: MDNRegressor standardises y itself. "
-            "For the density of the changed y give its regressor_."
+            "A TransformedTargetRegressor transforms y, and the density of y itself "
+            "is in general not a Gaussian mixture. Remove the wrapper: MDNRegressor "
+            "standardises y itself. For the density of the transformed y, pass the "
+            "attribute regressor_."
         )
     raise TypeError(
-        f"{type(estimator).__name__} predicts no density. Give an MDNRegressor, a "
+        f"{type(estimator).__name__} predicts no density. Pass an MDNRegressor, a "
         "Pipeline that ends in one, or a fitted search over either."
     )
 
 
-def log_score(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
-    """Negative log-density of y.
+def log_score(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
+    """Compute the negative log-density of y.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, n_outputs)
-        What happened, one for each row.
-    density : MixtureDensity
-        What was predicted.
+        Observed values, one for each row.
+    density : ConditionalDensity
+        Predicted density.
 
     Returns
     -------
@@ -115,17 +118,17 @@ def log_score(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
 
 
 def crps(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
-    """Continuous ranked probability score of one output, in closed form.
+    """Compute the continuous ranked probability score of one output.
 
-    The integral over t of (cdf(t) - 1[y <= t])^2; for a point forecast the
-    absolute error.
+    The integral over t of (cdf(t) - 1[y <= t])^2, in closed form. For a point
+    forecast it is the absolute error.
 
     Parameters
     ----------
-    y : array-like of shape (n,), or (n, 1) where the density keeps its output axis
-        What happened, one for each row.
+    y : array-like of shape (n,), or (n, 1) where the density has an output axis
+        Observed values, one for each row.
     density : MixtureDensity
-        What was predicted, of one output.
+        Predicted density of one output.
 
     Returns
     -------
@@ -145,13 +148,32 @@ def crps(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
     >>> crps([0.0], MixtureDensity([[1.0]], [[0.0]], [[1.0]])).round(6)
     array([0.233695])
     """
-    density._check_one_output("crps")
-    return density._over_rows(
-        _mixture.crps,
-        density._points("y", y, finite=True),
-        axis=-1,
-        n_points=density.n_components,
-    )
+    check_one_output("crps", density.outputs)
+    points = as_points("y", y, density, finite=True)
+    n_points = density.n_components
+    return map_rows(_mixture.crps, density.mixture, points, axis=-1, n_points=n_points)
+
+
+@overload
+def energy_score(
+    y: ArrayLike,
+    density: MixtureDensity,
+    *,
+    n_samples: int = ...,
+    random_state: Any = ...,
+    return_error: Literal[False] = ...,
+) -> NDArray[np.float64]: ...
+
+
+@overload
+def energy_score(
+    y: ArrayLike,
+    density: MixtureDensity,
+    *,
+    n_samples: int = ...,
+    random_state: Any = ...,
+    return_error: Literal[True],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 
 
 def energy_score(
@@ -161,31 +183,32 @@ def energy_score(
     n_samples: int = 256,
     random_state: Any = 0,
     return_error: bool = False,
-) -> Any:
-    """Energy score E|Y - y| - E|Y - Y'| / 2, the CRPS of several outputs.
+) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute the energy score E|Y - y| - E|Y - Y'| / 2 by sampling.
 
-    Distances are Euclidean, so give outputs comparable units.
+    It generalises the CRPS to several outputs. Distances are Euclidean, so the
+    outputs should have comparable units.
 
     Parameters
     ----------
-    y : array-like of shape (n, n_outputs)
-        What happened, one for each row.
+    y : array-like of shape (n,) or (n, n_outputs)
+        Observed values, one for each row.
     density : MixtureDensity
-        What was predicted.
+        Predicted density.
     n_samples : int, default=256
-        Draws per row. All their pairs enter, so the estimate is unbiased.
+        Draws per row. All pairs of draws are used, and the estimate is unbiased.
     random_state : int, RandomState instance or None, default=0
         Seed of the draws.
     return_error : bool, default=False
-        Also return the standard error of each score.
+        Whether to return the standard error of each score as well.
 
     Returns
     -------
     score : ndarray of shape (n,)
         In the unit of y; lower is better.
     error : ndarray of shape (n,)
-        Monte Carlo standard error; only with `return_error`. It shrinks with the
-        square root of `n_samples`.
+        Monte Carlo standard error, in the unit of y; only with `return_error`. It
+        decreases with the square root of `n_samples`.
 
     References
     ----------
@@ -203,23 +226,23 @@ def energy_score(
     """
     if n_samples < 2:
         raise ValueError(f"n_samples must be at least 2, got {n_samples}.")
-    points = density._points("y", y, finite=True)
+    points = as_points("y", y, density, finite=True)
     draws = density.sample(n_samples, random_state)
-    draws = draws.reshape(len(density), n_samples, -1)
+    draws = draws.reshape(len(density), n_samples, density.n_outputs)
     samples = torch.from_numpy(draws).transpose(0, 1)  # (n_samples, n, d)
 
     def score_and_error(mixture: Mixture, samples: Tensor, y: Tensor) -> Tensor:
         to_y = torch.linalg.vector_norm(samples - y, dim=-1).T
         samples = samples.transpose(0, 1)
-        apart = torch.cdist(samples, samples).sum(-1) / (n_samples - 1)
-        # The influence of a draw: it enters the first mean once, the pairs twice.
-        error = (to_y - apart).std(dim=-1) / math.sqrt(n_samples)
-        return torch.stack([(to_y - apart / 2).mean(-1), error])
+        to_others = torch.cdist(samples, samples).sum(-1) / (n_samples - 1)
+        # Influence of a draw: it enters the first mean once, and the pairs twice.
+        error = (to_y - to_others).std(dim=-1) / math.sqrt(n_samples)
+        return torch.stack([(to_y - to_others / 2).mean(-1), error])
 
-    # All pairs of draws are held at once.
+    # The distances of all pairs of draws are held at once.
     n_points = max(1, n_samples // (density.n_components * (density.n_outputs + 3)))
-    score, error = density._over_rows(
-        score_and_error, samples, points, axis=-1, n_points=n_points
+    score, error = map_rows(
+        score_and_error, density.mixture, samples, points, axis=-1, n_points=n_points
     )
     return (score, error) if return_error else score
 
@@ -227,27 +250,27 @@ def energy_score(
 def variogram_score(
     y: ArrayLike, density: MixtureDensity, *, order: float = 0.5
 ) -> NDArray[np.float64]:
-    """Variogram score: how well the differences between outputs are predicted.
+    """Compute the variogram score, of the differences between outputs.
 
-    The sum over pairs of outputs of ``(|y_i - y_j|^p - E|Y_i - Y_j|^p)^2``. It sees
-    wrong correlations where the energy score hardly does, and is blind to a shift
-    of all outputs alike.
+    The sum over pairs of outputs of ``(|y_i - y_j|^p - E|Y_i - Y_j|^p)^2``. It is
+    more sensitive to wrong correlations than the energy score, and insensitive to a
+    shift that all outputs share.
 
     Parameters
     ----------
     y : array-like of shape (n, n_outputs)
-        What happened, one for each row.
+        Observed values, one for each row.
     density : MixtureDensity
-        What was predicted, of at least two outputs.
+        Predicted density of at least two outputs.
     order : float, default=0.5
         The power p, positive.
 
     Returns
     -------
     score : ndarray of shape (n,)
-        In the unit of y to the power 2 p; lower is better. Exact: a difference of
-        outputs is a Gaussian mixture, whose absolute moments are closed, so there
-        is no Monte Carlo error.
+        In the unit of y to the power 2 p; lower is better. There is no Monte Carlo
+        error: a difference of outputs is a Gaussian mixture, whose absolute moments
+        have a closed form.
 
     References
     ----------
@@ -268,7 +291,7 @@ def variogram_score(
         raise ValueError("variogram_score needs at least two outputs, got one.")
     if not order > 0:
         raise ValueError(f"order must be positive, got {order}.")
-    points = density._points("y", y, finite=True)
+    points = as_points("y", y, density, finite=True)
     first, second = np.triu_indices(density.n_outputs, 1)
 
     def score(mixture: Mixture, y: Tensor) -> Tensor:
@@ -280,40 +303,42 @@ def variogram_score(
             + variances[..., second]
             - 2 * covariances[..., first, second]
         )
-        moments = torch.from_numpy(
-            _absolute_moment(mean.numpy(), variance.numpy(), order)
-        )
-        expected = (mixture.log_weights.exp()[..., None] * moments).sum(-2)
+        moments = _absolute_moment(mean.numpy(), variance.numpy(), order)
+        weights = mixture.log_weights.exp()[..., None]
+        expected = (weights * torch.from_numpy(moments)).sum(-2)
         observed = (y[..., first] - y[..., second]).abs() ** order
         return (observed - expected).square().sum(-1)
 
-    return density._over_rows(score, points, axis=-1, n_points=density.n_outputs)
+    return map_rows(score, density.mixture, points, axis=-1, n_points=density.n_outputs)
 
 
-def _absolute_moment(mean: NDArray, variance: NDArray, order: float) -> NDArray:
-    """E|X|^p of a Gaussian, by Kummer's function (Winkelbauer 2012, eq. 17)."""
+def _absolute_moment(
+    mean: NDArray[np.float64], variance: NDArray[np.float64], order: float
+) -> NDArray[np.float64]:
+    """Compute E|X|^p of Gaussians by Kummer's function (Winkelbauer 2012, eq. 17)."""
     half = np.minimum(mean**2 / (2 * variance), LARGEST_KUMMER)
     factor = (2 * variance) ** (order / 2) * special.gamma((1 + order) / 2)
     moment = factor / np.sqrt(np.pi) * special.hyp1f1(-order / 2, 0.5, -half)
-    # So far out X hardly changes sign: E|X|^p by its expansion around the mean.
+    # Far from zero X rarely changes sign: expand E|X|^p around the mean.
     ratio = variance / np.maximum(mean**2, np.finfo(np.float64).tiny)
     far = np.abs(mean) ** order * (1 + order * (order - 1) / 2 * ratio)
     return np.where(half < LARGEST_KUMMER, moment, far)
 
 
 def interval_score(
-    y: ArrayLike, density: MixtureDensity, confidence: float = 0.9
+    y: ArrayLike, density: ConditionalDensity, confidence: float = 0.9
 ) -> NDArray[np.float64]:
-    """Interval score of the central interval of one output.
+    """Compute the interval score of the central interval of one output.
 
-    Its width, plus 2 / (1 - confidence) times the distance by which y misses it.
+    The width of the interval, plus 2 / (1 - confidence) times the distance of y
+    from the interval.
 
     Parameters
     ----------
-    y : array-like of shape (n,), or (n, 1) where the density keeps its output axis
-        What happened, one for each row.
-    density : MixtureDensity
-        What was predicted, of one output.
+    y : array-like of shape (n,), or (n, 1) where the density has an output axis
+        Observed values, one for each row.
+    density : ConditionalDensity
+        Predicted density of one output.
     confidence : float, default=0.9
         Probability of the interval, in [0, 1).
 
@@ -334,41 +359,42 @@ def interval_score(
     >>> interval_score([0.0], MixtureDensity([[1.0]], [[0.0]], [[1.0]])).round(4)
     array([3.2897])
     """
-    density._check_one_output("interval_score")
+    check_one_output("interval_score", density.outputs)
     if not 0 <= confidence < 1:
         raise ValueError(f"confidence must lie in [0, 1), got {confidence}.")
-    y = density._points("y", y, finite=True)[..., 0].numpy()
-    low, high = (bound.reshape(len(density)) for bound in density.interval(confidence))
-    missed = np.maximum(low - y, 0) + np.maximum(y - high, 0)
-    return high - low + 2 / (1 - confidence) * missed
+    points = as_points("y", y, density, finite=True)[..., 0].numpy()
+    low, high = _interval_of_rows(density, confidence)
+    distance = np.maximum(low - points, 0) + np.maximum(points - high, 0)
+    score: NDArray[np.float64] = high - low + 2 / (1 - confidence) * distance
+    return score
 
 
 def coverage(
     y: ArrayLike,
-    density: MixtureDensity,
+    density: ConditionalDensity,
     confidence: float = 0.9,
     *,
     region: str = "hdr",
 ) -> NDArray[np.bool_]:
-    """Whether y lies in the region that should hold it with a probability.
+    """Return whether y lies in the predicted region of the given probability.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, n_outputs)
-        What happened, one for each row.
-    density : MixtureDensity
-        What was predicted.
+        Observed values, one for each row.
+    density : ConditionalDensity
+        Predicted density.
     confidence : float, default=0.9
         Probability of the region, in [0, 1].
     region : {"hdr", "interval"}, default="hdr"
         Highest-density region, for any number of outputs, or central interval, for
-        one.
+        one output.
 
     Returns
     -------
     covered : ndarray of bool of shape (n,)
-        Its mean should equal `confidence`: below it the density is too sure, above
-        it not sure enough.
+        The mean of a calibrated density is `confidence`; it is lower where the
+        density is overconfident, and higher where it is underconfident.
 
     Examples
     --------
@@ -382,30 +408,37 @@ def coverage(
         return density.in_hdr(y, confidence)
     if region != "interval":
         raise ValueError(f"region must be 'hdr' or 'interval', got {region!r}.")
-    density._check_one_output("coverage with region='interval'")
-    y = density._points("y", y)[..., 0].numpy()
-    low, high = (bound.reshape(len(density)) for bound in density.interval(confidence))
-    return (low <= y) & (y <= high)
+    check_one_output("coverage with region='interval'", density.outputs)
+    points = as_points("y", y, density)[..., 0].numpy()
+    low, high = _interval_of_rows(density, confidence)
+    return (low <= points) & (points <= high)
 
 
-def pit(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
-    """Probability integral transform: where y lies in what was predicted.
+def _interval_of_rows(
+    density: ConditionalDensity, confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the central interval of one output without an output axis, (n,)."""
+    low, high = density.interval(confidence)
+    return low.reshape(len(density)), high.reshape(len(density))
 
-    For several outputs the Rosenblatt transform: the cdf of each output given the
-    ones before it.
+
+def pit(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
+    """Compute the probability integral transform of y.
+
+    It is the cdf of one output. For several outputs it is the Rosenblatt transform:
+    the cdf of each output given those before it.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, n_outputs)
-        What happened, one for each row.
-    density : MixtureDensity
-        What was predicted.
+        Observed values, one for each row.
+    density : ConditionalDensity
+        Predicted density.
 
     Returns
     -------
     u : ndarray of shape (n,) or (n, n_outputs)
-        In [0, 1]. Uniform, and independent between outputs, if the density is
-        right.
+        In [0, 1]; uniform, and independent between outputs, if the density is true.
 
     References
     ----------
@@ -420,32 +453,32 @@ def pit(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
     array([0.5])
     """
     if density.n_outputs == 1:
-        u = density.cdf(y)
-        return u.reshape(np.shape(y))
-    points = density._points("y", y).expand(len(density), -1).numpy()
+        return density.cdf(y).reshape(np.shape(y))
+    points = as_points("y", y, density).expand(len(density), -1).numpy()
     columns = [density.marginal(0).cdf(points[:, 0])]
     for output in range(1, density.n_outputs):
-        known = {j: points[:, j] for j in range(output)}
-        following = density.marginal(range(output + 1)).condition(known)
-        columns.append(following.cdf(points[:, [output]]))
+        previous = {j: points[:, j] for j in range(output)}
+        conditional = density.marginal(range(output + 1)).condition(previous)
+        columns.append(conditional.cdf(points[:, [output]]))
     return np.column_stack(columns)
 
 
 class _DensityScorer:
-    """Minus the mean of a score: a scorer for which greater is better."""
+    """Scorer that returns the negative mean of a score; greater is better."""
 
-    def __init__(self, score: Callable[..., NDArray[np.float64]]) -> None:
+    def __init__(
+        self, score: Callable[[ArrayLike, MixtureDensity], NDArray[np.float64]]
+    ) -> None:
         self.score = score
 
     def __call__(
         self, estimator: Any, X: Any, y: Any, sample_weight: Any = None
     ) -> float:
-        return -weighted_mean(
-            self.score(y, predict_density(estimator, X)), sample_weight
-        )
+        score = self.score(y, predict_density(estimator, X))
+        return -weighted_mean(score, sample_weight)
 
     def _accept_sample_weight(self) -> bool:
-        """What scikit-learn asks each of several scorers."""
+        """Make scikit-learn's multi-metric scoring pass sample_weight."""
         return True
 
     def __repr__(self) -> str:

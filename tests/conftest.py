@@ -1,9 +1,13 @@
-"""What all tests share: random mixtures, real data, and a guard of global state."""
+"""Settings of all tests, and a guard of global state."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -14,14 +18,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 # Without it scikit-learn skips its check of array API input.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
-import numpy as np
-import pytest
-import sklearn
-import torch
-from hypothesis import HealthCheck, settings
-from sklearn.utils.fixes import parse_version
-
-from skmdn import MixtureDensity
+pytest.register_assert_rewrite("helpers")
 
 # The same examples every time; HYPOTHESIS_PROFILE=search draws new and more of them.
 settings.register_profile(
@@ -33,11 +30,6 @@ settings.register_profile(
 )
 settings.register_profile("search", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
-
-HAS_CALLBACKS = parse_version(sklearn.__version__) >= parse_version("1.9")
-needs_callbacks = pytest.mark.skipif(
-    not HAS_CALLBACKS, reason="callbacks came with scikit-learn 1.9"
-)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker
     torch.set_num_threads(1)
@@ -51,13 +43,15 @@ def pytest_addoption(parser):
     )
 
 
-def load_benchmark(name):
-    """A script of benchmarks/ as a module."""
-    path = ROOT / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+# Fixtures that start other processes: clusters of Dask, and ranks.
+STARTS_PROCESSES = {"client", "disposable", "pair"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not STARTS_PROCESSES.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture(autouse=True)
@@ -93,31 +87,3 @@ def load_split(request):
         return X[~is_test], y[~is_test], X[is_test], y[is_test]
 
     return load
-
-
-def random_parameters(n, K, d, covariance_type="full", seed=0):
-    """Weights, means and covariances (n, K, d, d) of random mixtures."""
-    rng = np.random.RandomState(seed)
-    weights = rng.dirichlet(np.ones(K), size=n)
-    means = rng.normal(scale=2, size=(n, K, d))
-    roots = rng.normal(size=(n, K, d, d))
-    covariances = roots @ roots.swapaxes(-1, -2) + 0.1 * np.eye(d)
-    if covariance_type == "tied":
-        covariances = np.repeat(covariances[:, :1], K, axis=1)
-    elif covariance_type == "diag":
-        covariances = covariances * np.eye(d)
-    elif covariance_type == "spherical":
-        covariances = covariances[..., :1, :1] * np.eye(d)
-    return weights, means, covariances
-
-
-def random_density(n, K, d, covariance_type="full", seed=0):
-    parameters = random_parameters(n, K, d, covariance_type, seed)
-    return MixtureDensity.from_covariances(*parameters)
-
-
-def random_scalar_density(n, K, seed=0):
-    weights, means, covariances = random_parameters(n, K, 1, seed=seed)
-    return MixtureDensity.from_covariances(
-        weights, means[..., 0], covariances[..., 0, 0]
-    )

@@ -7,7 +7,7 @@ import numpy as np
 import skops.io
 
 from skmdn import MDNRegressor
-from skmdn._persistence import STATE_VERSION
+from skmdn._utils.persistence import STATE_VERSION
 from skmdn.datasets import make_rotating_gaussians
 
 X, y = make_rotating_gaussians(60, random_state=0)

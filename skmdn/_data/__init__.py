@@ -1,0 +1,1 @@
+"""What happens to rows before training: checks, merging, scaling, folds."""

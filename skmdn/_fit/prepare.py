@@ -1,0 +1,176 @@
+"""Everything that determines a fit except its seed, from rows and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from skmdn._data.checks import FEATURE_ATTRIBUTES, CheckedRows, as_widths
+from skmdn._data.outputs import Outputs
+from skmdn._data.rows import Rows, UniqueRows, merge_rows
+from skmdn._data.scaling import Scaling
+from skmdn._model import ConditionalModel
+from skmdn._training.auto import TrainingSettings, auto_n_components
+from skmdn._utils.arrays import neutral_modes, resolve_device
+from skmdn._utils.persistence import digest
+from skmdn._utils.threads import shared_threads
+from skmdn.distributed import Ranks, join
+
+
+@contextmanager
+def fitting() -> Iterator[Ranks]:
+    """Join the ranks, share the threads, and disable the caller's torch modes."""
+    with join() as ranks, shared_threads(), neutral_modes():
+        yield ranks
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Everything that determines a fit except its seed; see `prepare`."""
+
+    params: Mapping[str, Any]
+    settings: TrainingSettings
+    structure: Mapping[str, Any]
+    given: Rows
+    rows: UniqueRows
+    validation: Rows | None
+    features: Scaling
+    target: Scaling
+    outputs: Outputs
+    start: ConditionalModel | None
+    device: torch.device
+    ranks: Ranks
+
+    def fingerprints(self) -> dict[str, str]:
+        """Compute digests of everything that determines the fit, to compare fits."""
+        inputs = _fit_inputs(self.params, self.start) | {
+            "device": self.device.type,
+            "rows": self.given.fingerprint(self.ranks),
+            "validation rows": self.validation
+            and self.validation.fingerprint(self.ranks),
+        }
+        return {name: digest(item) for name, item in inputs.items()}
+
+
+def prepare(
+    checked: CheckedRows,
+    validation: Rows | None,
+    params: Mapping[str, Any],
+    start: ConditionalModel | None,
+    ranks: Ranks,
+    callbacks: Sequence[Any] = (),
+) -> FitData:
+    """Merge and standardise checked rows, and resolve the parameters.
+
+    Parameters
+    ----------
+    checked : CheckedRows
+    validation : Rows or None
+    params : mapping
+        Parameters of `MDNRegressor`.
+    start : ConditionalModel or None
+        Model whose networks and scalings the fit continues.
+    ranks : Ranks
+    callbacks : sequence
+        Only compared between the ranks.
+
+    Raises
+    ------
+    ValueError
+        If a parameter does not fit the rows, the device or the networks to continue,
+        or if the ranks would not fit the same model.
+    """
+    _check_agreement(checked, validation is not None, params, start, ranks, callbacks)
+    given, outputs = checked.rows.rescaled(ranks), checked.outputs
+    rows = merge_rows(given)
+    n_rows = int(ranks.sum(len(rows.y)))
+    settings = TrainingSettings.resolve(params, n_rows)
+    n_components = params["n_components"]
+    if n_components == "auto":
+        n_components = (
+            auto_n_components(n_rows)
+            if start is None
+            else start.structure["n_components"]
+        )
+    structure = {
+        "n_features": given.X.shape[1],
+        "n_outputs": outputs.size,
+        "n_components": int(n_components),
+        "n_members": int(params["n_estimators"]),
+        "covariance_type": params["covariance_type"],
+        "rank": int(params["rank"]),
+        "embedding": params["embedding"],
+        "hidden_layer_sizes": as_widths(params["hidden_layer_sizes"]),
+        "activation": params["activation"],
+        "dropout": float(params["dropout"]),
+        "network": params["network"],
+        "reg_covar": float(params["reg_covar"]),
+    }
+    if start is not None:
+        _check_structure(structure, start.structure)
+    return FitData(
+        params,
+        settings,
+        structure,
+        given,
+        rows,
+        validation and validation.rescaled(ranks),
+        Scaling.fit_features(rows, ranks) if start is None else start.features,
+        Scaling.fit_targets(rows, ranks) if start is None else start.target,
+        outputs,
+        start,
+        resolve_device(params["device"], fitting=True),
+        ranks,
+    )
+
+
+def _fit_inputs(
+    params: Mapping[str, Any], start: ConditionalModel | None
+) -> dict[str, Any]:
+    """Return what determines a fit besides its rows and its device."""
+    networks = start and start.to_state()["parameters"]
+    return {k: v for k, v in params.items() if k != "verbose"} | {"networks": networks}
+
+
+def _check_structure(wanted: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
+    changed = [key for key in wanted if wanted[key] != fitted[key]]
+    if changed:
+        raise ValueError(
+            "The fitted networks cannot be trained further with another "
+            f"{', '.join(changed)}. Fit again with warm_start=False."
+        )
+
+
+def _check_agreement(
+    checked: CheckedRows,
+    has_validation: bool,
+    params: Mapping[str, Any],
+    start: ConditionalModel | None,
+    ranks: Ranks,
+    callbacks: Sequence[Any],
+) -> None:
+    """Refuse ranks that would not fit the same model in the same steps."""
+    if ranks.size == 1:
+        return
+    features, outputs = checked.feature_attributes, checked.outputs
+    inputs = _fit_inputs(params, start) | {
+        "features": [features.get(name) for name in FEATURE_ATTRIBUTES],
+        "outputs": [outputs.size, outputs.names],
+        "y.ndim": 1 + len(outputs.event_shape),
+        "X_val": has_validation,
+        "callbacks": [type(callback).__qualname__ for callback in callbacks],
+    }
+    del inputs["random_state"], inputs["device"]
+    ours = np.array([digest(item) for item in inputs.values()])
+    for rank, theirs in enumerate(ranks.all_gather(ours)):
+        if (ours != theirs).any():
+            names = ", ".join(np.array([*inputs])[ours != theirs])
+            raise ValueError(
+                "All ranks must fit the same model, but those of ranks "
+                f"{ranks.rank} and {rank} differ in {names}."
+            )

@@ -1,0 +1,104 @@
+"""The mathematics of Gaussian mixtures on tensors.
+
+A mixture of K Gaussians over R^d is a triple of tensors with any leading axes::
+
+    log_weights (..., K)    means (..., K, d)    factors (..., K, d, d)
+
+A factor is the upper-triangular U with positive diagonal such that U' U is the inverse
+of the covariance (Kruse 2020, eq. 9): the log-density needs one matrix product and no
+solve. Densities and moments are differentiable by autograd; no function keeps state.
+"""
+
+from skmdn._mixture.core import (
+    LOG_2PI,
+    Mixture,
+    condition,
+    cov,
+    draw_components,
+    joint_log_prob,
+    log_prob,
+    marginal,
+    mean,
+    n_uniforms,
+    rescale,
+    responsibilities,
+    sample,
+    select,
+    unwhiten,
+    var,
+    whiten,
+)
+from skmdn._mixture.entropy import (
+    PANEL_EDGES,
+    PANEL_POINTS,
+    SOBOL_POINTS,
+    entropy,
+)
+from skmdn._mixture.factors import (
+    covariances,
+    factors_from_covariances,
+    invert_factors,
+    log_det,
+    precisions,
+    reorder,
+    triangularise,
+)
+from skmdn._mixture.hdr import (
+    log_level,
+    n_level_points,
+    regions,
+)
+from skmdn._mixture.modes import (
+    find_modes,
+    n_mode_points,
+)
+from skmdn._mixture.univariate import (
+    cdf,
+    crps,
+    log_cdf,
+    normal_cdf,
+    ppf,
+    reflect,
+)
+
+__all__ = [
+    "LOG_2PI",
+    "PANEL_EDGES",
+    "PANEL_POINTS",
+    "SOBOL_POINTS",
+    "Mixture",
+    "cdf",
+    "condition",
+    "cov",
+    "covariances",
+    "crps",
+    "draw_components",
+    "entropy",
+    "factors_from_covariances",
+    "find_modes",
+    "invert_factors",
+    "joint_log_prob",
+    "log_cdf",
+    "log_det",
+    "log_level",
+    "log_prob",
+    "marginal",
+    "mean",
+    "n_level_points",
+    "n_mode_points",
+    "n_uniforms",
+    "normal_cdf",
+    "ppf",
+    "precisions",
+    "reflect",
+    "regions",
+    "reorder",
+    "rescale",
+    "responsibilities",
+    "sample",
+    "select",
+    "triangularise",
+    "unwhiten",
+    "var",
+    "whiten",
+]

@@ -1,0 +1,259 @@
+"""Trained networks with their scalings, for prediction, storage and export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skmdn import _mixture
+from skmdn._data.folds import RowLists, folds_of
+from skmdn._data.outputs import Outputs
+from skmdn._data.rows import UniqueRows, as_dense
+from skmdn._data.scaling import LazyMatrix, Scaling, take_rows
+from skmdn._mixture import Mixture
+from skmdn._training.calibration import pool_by_fold
+from skmdn._utils.arrays import (
+    inference,
+    resolve_device,
+    row_chunks,
+    to_numpy,
+    to_tensor,
+)
+from skmdn._utils.persistence import seal, unseal
+from skmdn._utils.warn import warn
+from skmdn.nn.network import MixtureDensityNetwork, pool
+
+# Rows of each network's fold in one pass.
+HELD_OUT_ROWS = 4096
+# Removed parameters and their defaults; states of form 1 and 2 have them.
+REMOVED_PARAMETERS = {"input_noise": 0.0, "target_noise": 0.0, "shuffle": True}
+
+
+@dataclass(frozen=True)
+class ConditionalModel:
+    """Density of y given x: networks between two scalings.
+
+    Predictions are made in float64, so that the prediction for a row depends on its
+    chunk only by rounding, and in chunks of bounded memory.
+
+    Parameters
+    ----------
+    network : MixtureDensityNetwork
+        Maps standardised X to mixtures over standardised y.
+    structure : dict
+        Arguments of `MixtureDensityNetwork` that build a network of the same shape.
+    features, target : Scaling
+        Standardisation of X and of y.
+    outputs : Outputs
+        Names of the outputs, and the shape of one y.
+    """
+
+    network: MixtureDensityNetwork
+    structure: Mapping[str, Any]
+    features: Scaling
+    target: Scaling
+    outputs: Outputs
+
+    def on(self, device: str) -> ConditionalModel:
+        """Copy the networks to a device if it has float64; others fall back on the CPU.
+
+        See `resolve_device` for a device that does not exist.
+        """
+        resolved = resolve_device(device, fitting=False)
+        if resolved.type != "cuda":
+            return self
+        return replace(self, network=deepcopy(self.network).to(resolved))
+
+    def mixtures(self, X: Any) -> Iterator[Mixture]:
+        """Yield pooled mixtures of all networks, in chunks of rows."""
+        shift, scale = map(to_tensor, self.target)
+        for _, rows in self._chunks(X, self.network.floats_per_mixture):
+            with inference():
+                mixture = Mixture(*(part.cpu() for part in pool(self.network(rows))))
+                mixture = _mixture.rescale(mixture, shift, scale)
+            yield mixture
+
+    def mixture(self, X: Any) -> Mixture:
+        """Compute the pooled mixtures of all rows."""
+        return Mixture(*map(torch.cat, zip(*self.mixtures(X), strict=True)))
+
+    @inference()
+    def means(self, X: Any) -> NDArray[np.float64]:
+        """Compute the conditional means, (n, d)."""
+        means = self._buffer(X)
+        for chunk, rows in self._chunks(X, self.network.floats_per_row):
+            means[chunk] = self.network.mean(rows).mean(0).T.cpu()
+        shift, scale = map(to_tensor, self.target)
+        return to_numpy(means.mul_(scale).add_(shift))
+
+    @inference()
+    def means_and_stds(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Compute the conditional means and standard deviations, (n, d)."""
+        means, variances = self._buffer(X), self._buffer(X)
+        for chunk, rows in self._chunks(X, self.network.floats_per_row):
+            mean, variance = self.network.moments(rows)
+            # The law of total variance, of equally likely members.
+            variance = variance.mean(0) + mean.var(0, correction=0)
+            means[chunk], variances[chunk] = mean.mean(0).T.cpu(), variance.T.cpu()
+        shift, scale = map(to_tensor, self.target)
+        means.mul_(scale).add_(shift)
+        return to_numpy(means), to_numpy(variances.mul_(scale**2).sqrt_())
+
+    @inference()
+    def log_prob(self, X: Any, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute the log-density of one y (n, d) for each row of X, (n,), in nats."""
+        log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
+        for chunk, rows in self._chunks(X, self.network.floats_per_row):
+            targets = self.target.transform(y[chunk]).to(rows.device)
+            values = self.network.terms(rows, targets).log_density(y.shape[1])
+            log_prob[chunk] = pool_by_fold(values, 1)[0].cpu()
+        return to_numpy(log_prob.sub_(self.target.log_scale))
+
+    @inference()
+    def held_out_log_prob(
+        self, rows: UniqueRows, held_out: RowLists
+    ) -> NDArray[np.float64]:
+        """Compute the log-density of rows under the networks that held them out, (n,).
+
+        Densities of several such networks are pooled.
+        """
+        X = LazyMatrix(rows.X, rows.positions, self.features, torch.float64)
+        y = self.target.transform(rows.y)
+        log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
+        n_folds, n_rows = held_out.rows.shape
+        fold = folds_of(self.network.n_members, n_folds)
+        for first in range(0, n_rows, HELD_OUT_ROWS):
+            index, counts = (
+                part[:, first : first + HELD_OUT_ROWS] for part in held_out
+            )
+            of_member = index[fold]
+            terms = self.network.terms(take_rows(X, of_member), take_rows(y, of_member))
+            pooled = pool_by_fold(terms.log_density(y.shape[1]), n_folds)
+            log_prob[index[counts]] = pooled[counts]
+        return to_numpy(log_prob - self.target.log_scale)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the public attributes of an estimator that describe its model."""
+        names = self.outputs.names
+        return {
+            "network_": self.network,
+            "X_mean_": self.features.mean,
+            "X_scale_": self.features.scale,
+            "y_mean_": self.target.mean,
+            "y_scale_": self.target.scale,
+            "n_outputs_": self.outputs.size,
+            "n_components_": self.structure["n_components"],
+        } | ({} if names is None else {"output_names_": names})
+
+    def to_state(self) -> dict[str, Any]:
+        """Convert to arrays and builtins, and the callable of user-defined networks."""
+        parameters = self.network.state_dict()
+        return {
+            "structure": dict(self.structure),
+            "parameters": {name: to_numpy(p) for name, p in parameters.items()},
+            "features": self.features._asdict(),
+            "target": self.target._asdict(),
+            "event_shape": self.outputs.event_shape,
+            "output_names": self.outputs.names,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> ConditionalModel:
+        """Rebuild a model; arrays are copied, so they can be read-only memory maps."""
+        network = MixtureDensityNetwork(**state["structure"]).to("cpu", torch.float64)
+        parameters = state["parameters"]
+        network.load_state_dict({name: to_tensor(p) for name, p in parameters.items()})
+        features, target = (
+            Scaling(*(np.array(part[name]) for name in Scaling._fields))
+            for part in (state["features"], state["target"])
+        )
+        names = state["output_names"]
+        outputs = Outputs(
+            tuple(state["event_shape"]), None if names is None else tuple(names)
+        )
+        return cls(network.eval(), state["structure"], features, target, outputs)
+
+    def _buffer(self, X: Any) -> Tensor:
+        """Allocate (n, d) results once: a list of parts would fragment the memory."""
+        return torch.empty(
+            X.shape[0], self.outputs.size, dtype=torch.float64, device="cpu"
+        )
+
+    def _chunks(self, X: Any, floats: int) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices and their standardised rows, on the device of the networks."""
+        device = self.network.head.linear.weight.device
+        for chunk in row_chunks(X.shape[0], 8 * floats):
+            yield chunk, self.features.transform(as_dense(X[chunk])).to(device)
+
+
+# -- states of estimators ------------------------------------------------------------
+
+
+def pack_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Convert the state of an estimator to arrays and builtins, and seal it."""
+    model = state.get("_model")
+    if model is not None:
+        derived = model.attributes()
+        state = {k: v for k, v in state.items() if k not in derived}
+        state["_model"] = model.to_state()
+    return seal(state)
+
+
+def unpack_state(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `pack_state`, for a state of this or an earlier form.
+
+    Raises
+    ------
+    ValueError
+        If the state is damaged, or of an unknown form.
+    """
+    state, version = unseal(name, dict(state))
+    if version < 3:
+        state = _updated(state)
+    if "_model" in state:
+        model = ConditionalModel.from_state(state["_model"])
+        state |= model.attributes() | {"_model": model}
+    return state
+
+
+def _updated(state: dict[str, Any]) -> dict[str, Any]:
+    """Bring a state of form 1 or 2 up to date.
+
+    Form 1 has no parameter `network`. Both have the model in single attributes, and
+    user-defined networks under the name of an embedding.
+    """
+    state = {"network": None} | state
+    for name, default in REMOVED_PARAMETERS.items():
+        if (value := state.pop(name, default)) != default:
+            warn(
+                f"The stored estimator has {name}={value}, but this parameter was "
+                "removed. Predictions are the same; further training ignores it."
+            )
+    if "network_" not in state:
+        return state
+    structure = {"network": None} | state.pop("_structure")
+    parameters = state.pop("network_")
+    if structure["network"] is not None:
+        parameters = {
+            key.replace("embedding.", "backbones.", 1): value
+            for key, value in parameters.items()
+        }
+    y_ndim = state.pop("_y_ndim")
+    state["_model"] = {
+        "structure": structure,
+        "parameters": parameters,
+        "features": {"mean": state.pop("X_mean_"), "scale": state.pop("X_scale_")},
+        "target": {"mean": state.pop("y_mean_"), "scale": state.pop("y_scale_")},
+        "event_shape": () if y_ndim == 1 else (structure["n_outputs"],),
+        "output_names": state.get("output_names_"),
+    }
+    if "_moments" in state:
+        state["_optimizer_state"] = state.pop("_moments")
+    return state

@@ -1,0 +1,77 @@
+"""The unconditional mixture of y, from which training starts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from skmdn._data.folds import evenly
+from skmdn._utils.threads import openmp_limits
+from skmdn.distributed import ALONE, Ranks
+
+MAX_ROWS = 10_000
+# Relative to the unit variance of the standardised target: clusters of a single
+# value would otherwise start the networks as spikes.
+SMALLEST_VARIANCE = 1e-3
+# Relative to the largest weight.
+SMALLEST_WEIGHT = 1e-9
+
+
+def unconditional_mixtures(
+    y: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    n_components: int,
+    n_members: int,
+    seed: int,
+    ranks: Ranks = ALONE,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cluster the standardised y by k-means, from another start for each mixture.
+
+    Returns
+    -------
+    log_weights (M, K), means (M, K, d), covariance (M, d, d) within the clusters
+    """
+    rng = np.random.RandomState(seed % 2**32)
+    y, weight = _subsample(y, weight, ranks)
+    n_clusters = min(n_components, len(np.unique(y, axis=0)))
+    # With fewer values than components, several components share a centre.
+    cluster_of = np.arange(n_components) % n_clusters
+    sharing = np.bincount(cluster_of)[cluster_of]
+    log_weights, means, within = [], [], []
+    # k-means divides by the weight of each cluster.
+    floored = np.maximum(weight, SMALLEST_WEIGHT * weight.max())
+    for _ in range(n_members):
+        clusters = KMeans(n_clusters, n_init=1, max_iter=30, random_state=rng)
+        with openmp_limits():
+            clusters.fit(y, sample_weight=floored)
+        share = np.bincount(clusters.labels_, weight, n_clusters) / weight.sum()
+        residuals = y - clusters.cluster_centers_[clusters.labels_]
+        log_weights.append(np.log(np.maximum(share[cluster_of] / sharing, 1e-6)))
+        means.append(clusters.cluster_centers_[cluster_of])
+        within.append(
+            (weight[:, None] * residuals).T @ residuals / weight.sum()
+            + SMALLEST_VARIANCE * np.eye(y.shape[1])
+        )
+    return _stack(log_weights), _stack(means), _stack(within)
+
+
+def _subsample(
+    y: NDArray[np.float64], weight: NDArray[np.float64], ranks: Ranks
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gather the rows of all ranks, or about `MAX_ROWS` of them.
+
+    They are evenly spread over rows that are sorted by X, and by y within equal X.
+    """
+    n_rows = float(ranks.sum(len(y)))
+    chosen = evenly(len(y), math.ceil(min(1, MAX_ROWS / n_rows) * len(y)))
+    y = np.concatenate(ranks.all_gather(y[chosen]))
+    return y, np.concatenate(ranks.all_gather(weight[chosen]))
+
+
+def _stack(arrays: list[NDArray[np.float64]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

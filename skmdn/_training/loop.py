@@ -1,0 +1,103 @@
+"""The training loop: passes over the rows, repeated more slowly after a divergence."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from skmdn._training.auto import TrainingSettings
+from skmdn._training.batches import ListedRows
+from skmdn._training.optimizer import Optimizer
+from skmdn.distributed import ALONE, Ranks
+from skmdn.nn.backprop import Backpropagation
+from skmdn.nn.network import MixtureDensityNetwork
+
+# An epoch that leaves a network's loss or parameters non-finite is undone, and repeated
+# at this share of the learning rate; at most so many times in a fit.
+ROLLBACK_RATE = 0.25
+MOST_ROLLBACKS = 4
+
+
+class TrainingLoop:
+    """Networks, their optimizer and the generator of batches and dropout masks."""
+
+    def __init__(
+        self,
+        network: MixtureDensityNetwork,
+        settings: TrainingSettings,
+        generator: torch.Generator,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.network = network
+        self.settings = settings
+        self.ranks = ranks
+        self.generator = network.generator = generator
+        self.optimizer = Optimizer(network, settings, ranks)
+        self.n_rollbacks = 0
+        self._backpropagations: dict[int, Backpropagation] = {}
+
+    @property
+    def values(self) -> Tensor:
+        """Parameters of all networks, (n_members, size)."""
+        return self.optimizer.parameters.values
+
+    def run_epoch_with_rollback(self, rows: ListedRows, epoch: int) -> float | None:
+        """Run one epoch; if networks diverge, repeat it at a lower learning rate.
+
+        Returns
+        -------
+        loss : float or None
+            Mean loss of the networks; None, with the state before the epoch, if they
+            still diverge after `MOST_ROLLBACKS`.
+        """
+        snapshot = self.optimizer.snapshot()
+        while True:
+            loss = float(self.run_epoch(rows, epoch).mean())
+            if math.isfinite(loss) and self.values.isfinite().all():
+                return loss
+            self.optimizer.restore_(snapshot)
+            if self.n_rollbacks == MOST_ROLLBACKS:
+                return None
+            self.n_rollbacks += 1
+
+    def run_epoch(self, rows: ListedRows, epoch: int) -> Tensor:
+        """Pass once over the rows; return each member's mean loss, (n_members,).
+
+        Every rank takes part in every batch, and so in every step, with its share of
+        the rows, which can be empty.
+        """
+        settings = self.settings
+        self.network.train()
+        loss = "bound" if epoch < settings.warmup_iter else "nll"
+        total = self.values.new_zeros(self.network.n_members)
+        n_batches = math.ceil(rows.n_total / settings.batch_size)
+        damping = ROLLBACK_RATE**self.n_rollbacks
+        batches = rows.batches(self._order(rows.index), n_batches)
+        for position, (X, y, weight) in enumerate(batches):
+            backpropagation = self._backpropagation(X.shape[1])
+            losses = backpropagation.run(X, y, weight, loss)
+            done = (epoch + position / n_batches) / settings.max_iter
+            self.optimizer.step(min(done, 1.0), damping)
+            total += losses.sum(dim=1)
+        # Processors can differ in the last bit, and after many steps by more.
+        self.ranks.broadcast_(self.values)
+        return self.ranks.all_reduce_(total) / n_batches
+
+    def _order(self, index: Tensor) -> Tensor:
+        """Draw the order of each member's list in this epoch, (n_members, n)."""
+        n_members, n_rows = index.shape
+        # Sorting random keys would draw all orders at once, in thirty times the time.
+        orders = torch.empty(n_members, n_rows, dtype=torch.int64, device=index.device)
+        for order in orders:
+            torch.randperm(
+                n_rows, generator=self.generator, device=index.device, out=order
+            )
+        return orders
+
+    def _backpropagation(self, n_rows: int) -> Backpropagation:
+        """Return the buffers for batches of a size; sizes differ by one row at most."""
+        if n_rows not in self._backpropagations:
+            self._backpropagations[n_rows] = Backpropagation(self.network, n_rows)
+        return self._backpropagations[n_rows]

@@ -1,0 +1,1 @@
+"""Interfaces to NumPy, scikit-learn and the operating system."""

@@ -1,0 +1,302 @@
+"""The parameters of a batch of Gaussian mixtures: checks, rows, state, conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from skmdn import _mixture
+from skmdn._data.outputs import Outputs
+from skmdn._mixture.core import Mixture
+from skmdn._utils.arrays import to_numpy, to_tensor
+from skmdn.density import _convert
+from skmdn.density._checks import (
+    as_finite,
+    check_factors,
+    check_mixture_weights,
+    check_output_names,
+    check_shapes,
+)
+from skmdn.density.rowwise import check_one_output, take_rows
+
+Density = TypeVar("Density", bound="MixtureParameters")
+
+
+class MixtureParameters:
+    """Checked, immutable parameters of a batch of Gaussian mixtures.
+
+    The base of `MixtureDensity`, which documents the parameters and attributes.
+    """
+
+    outputs: Outputs
+    mixture: Mixture
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        means: ArrayLike,
+        precision_factors: ArrayLike,
+        output_names: Sequence[str] | None = None,
+    ) -> None:
+        weights = as_finite("weights", weights)
+        means = as_finite("means", means)
+        factors = as_finite("precision_factors", precision_factors)
+        is_scalar = means.ndim == 2
+        if is_scalar and factors.ndim == 2:
+            means, factors = means[..., None], factors[..., None, None]
+        check_shapes(weights, means, factors)
+        check_mixture_weights(weights)
+        check_factors(factors)
+        weights = weights / weights.sum(-1, keepdims=True)
+        self.mixture = Mixture(
+            to_tensor(weights).log(), to_tensor(means), to_tensor(factors)
+        )
+        n_outputs = means.shape[-1]
+        self.outputs = Outputs(
+            () if is_scalar else (n_outputs,),
+            check_output_names(output_names, n_outputs),
+        )
+
+    @classmethod
+    def from_covariances(
+        cls,
+        weights: ArrayLike,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        output_names: Sequence[str] | None = None,
+    ) -> Self:
+        """Build a density from covariance matrices.
+
+        Parameters
+        ----------
+        weights, means, output_names
+            As for `MixtureDensity`.
+        covariances : array-like of shape (n, n_components, n_outputs, n_outputs)
+            Positive definite, in squared units of y; (n, n_components) variances
+            for scalars.
+
+        Returns
+        -------
+        density : MixtureDensity
+
+        Raises
+        ------
+        ValueError
+            If a covariance is not positive definite.
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity
+        >>> covariance = [[[[1.0, 0.9], [0.9, 1.0]]]]
+        >>> joint = MixtureDensity.from_covariances([[1.0]], [[[0, 0]]], covariance)
+        >>> other = joint.condition({0: 1.0})
+        >>> other.mean().round(3), other.var().round(3)
+        (array([[0.9]]), array([[0.19]]))
+        """
+        matrices = to_tensor(as_finite("covariances", covariances))
+        is_scalar = matrices.ndim == 2
+        if is_scalar:
+            matrices = matrices[..., None, None]
+        try:
+            factors = _mixture.factors_from_covariances(matrices)
+        except torch.linalg.LinAlgError as exc:  # type: ignore[attr-defined,unused-ignore]
+            raise ValueError(
+                "covariances must be positive definite, and at least one is not. "
+                "Add a small multiple of the identity matrix to it."
+            ) from exc
+        if is_scalar:
+            factors = factors[..., 0, 0]
+        return cls(weights, means, to_numpy(factors), output_names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return a state of arrays and builtins."""
+        parts = zip(Mixture._fields, map(to_numpy, self.mixture), strict=True)
+        return {
+            **dict(parts),
+            "event_shape": self.outputs.event_shape,
+            "output_names": self.outputs.names,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_mixture" in state:  # written before densities had a __getstate__
+            self.mixture = Mixture(*state["_mixture"])
+            n_outputs = self.mixture.means.shape[-1]
+            event_shape = () if state["_is_scalar"] else (n_outputs,)
+        else:
+            self.mixture = Mixture(*(to_tensor(state[f]) for f in Mixture._fields))
+            event_shape = state["event_shape"]
+        self.outputs = Outputs(event_shape, state["output_names"])
+
+    # -- rows and parameters -----------------------------------------------------
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Mixture weights, (n, n_components)."""
+        return _read_only(self.mixture.log_weights.exp())
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """Component means, (n, n_components, n_outputs)."""
+        return _read_only(self.outputs.squeeze(self.mixture.means))
+
+    @property
+    def precision_factors(self) -> NDArray[np.float64]:
+        """Factors U of the precisions, (n, n_components, n_outputs, n_outputs)."""
+        return _read_only(self.outputs.squeeze_matrix(self.mixture.precision_factors))
+
+    @property
+    def covariances(self) -> NDArray[np.float64]:
+        """Component covariances, (n, n_components, n_outputs, n_outputs)."""
+        covariances = _mixture.covariances(self.mixture.precision_factors)
+        return _read_only(self.outputs.squeeze_matrix(covariances))
+
+    @property
+    def precisions(self) -> NDArray[np.float64]:
+        """Inverse covariances, (n, n_components, n_outputs, n_outputs)."""
+        precisions = _mixture.precisions(self.mixture.precision_factors)
+        return _read_only(self.outputs.squeeze_matrix(precisions))
+
+    @property
+    def n_components(self) -> int:
+        """Number of components of a mixture."""
+        return self.mixture.means.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.mixture.means)
+
+    def __getitem__(self, rows: Any) -> Self:
+        positions = np.atleast_1d(np.arange(len(self))[rows])
+        index = to_tensor(np.ascontiguousarray(positions), torch.int64)
+        return from_mixture(type(self), take_rows(self.mixture, index), self.outputs)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(n_rows={len(self)}, "
+            f"n_components={self.n_components}, n_outputs={self.outputs.size})"
+        )
+
+    # -- other mixtures and other libraries ----------------------------------------
+
+    @classmethod
+    def mix(cls, densities: Iterable[Self], weights: ArrayLike | None = None) -> Self:
+        """Pool densities of the same rows into one mixture.
+
+        Parameters
+        ----------
+        densities : iterable of MixtureDensity
+            Equal in rows and outputs; the numbers of components may differ.
+        weights : array-like of shape (n_densities,), default=None
+            Non-negative; scaled to sum to one. Equal by default.
+
+        Returns
+        -------
+        density : MixtureDensity
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity
+        >>> first = MixtureDensity([[1.0]], [[0.0]], [[1.0]])
+        >>> second = MixtureDensity([[1.0]], [[4.0]], [[1.0]])
+        >>> MixtureDensity.mix([first, second], weights=[3, 1]).mean()
+        array([1.])
+        """
+        densities = list(densities)
+        if not densities:
+            raise ValueError("densities must hold at least one density, got none.")
+        if (
+            len({(len(density), density.outputs.event_shape) for density in densities})
+            > 1
+        ):
+            raise ValueError(
+                "densities must have the same rows and outputs, got "
+                + ", ".join(map(repr, densities))
+                + "."
+            )
+        shares = as_finite(
+            "weights", np.ones(len(densities)) if weights is None else weights
+        )
+        if shares.shape != (len(densities),) or (shares < 0).any() or not shares.any():
+            raise ValueError(
+                f"weights must be {len(densities)} non-negative numbers, not all zero, "
+                f"got {shares}."
+            )
+        log_shares = to_tensor(shares / shares.sum()).log()
+        log_weights, means, factors = zip(*(d.mixture for d in densities), strict=True)
+        pooled = Mixture(
+            torch.cat([w + s for w, s in zip(log_weights, log_shares, strict=True)], 1),
+            torch.cat(means, dim=1),
+            torch.cat(factors, dim=1),
+        )
+        return from_mixture(cls, pooled, densities[0].outputs)
+
+    def to_torch(self) -> torch.distributions.MixtureSameFamily:
+        """Convert to a distribution of :mod:`torch.distributions`.
+
+        Returns
+        -------
+        distribution : torch.distributions.MixtureSameFamily
+            Of batch shape (n,), in float64.
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity
+        >>> distribution = MixtureDensity([[1.0]], [[0.0]], [[1.0]]).to_torch()
+        >>> distribution.batch_shape, distribution.event_shape
+        (torch.Size([1]), torch.Size([]))
+        """
+        return _convert.to_torch(self.mixture, self.outputs)
+
+    def to_scipy(self) -> list[Any]:
+        """Convert each row of one output to a :class:`scipy.stats.Mixture`.
+
+        Returns
+        -------
+        mixtures : list of n scipy.stats.Mixture
+
+        Raises
+        ------
+        ImportError
+            If SciPy is older than 1.15.
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity
+        >>> density = MixtureDensity([[0.3, 0.7]], [[0.0, 3.0]], [[1.0, 0.5]])
+        >>> (mixture,) = density.to_scipy()
+        >>> round(float(mixture.cdf(1.0)), 3)
+        0.363
+        """
+        check_one_output("to_scipy", self.outputs)
+        return _convert.to_scipy(self.mixture)
+
+    def to_skpro(self) -> Any:
+        """Convert a density of one output to skpro's `NormalMixture`.
+
+        skpro does not represent dependence between outputs: where there are
+        several, convert one `marginal` at a time.
+
+        Returns
+        -------
+        distribution : skpro.distributions.NormalMixture
+        """
+        check_one_output("to_skpro", self.outputs)
+        return _convert.to_skpro(self.mixture, self.outputs)
+
+
+def from_mixture(cls: type[Density], mixture: Mixture, outputs: Outputs) -> Density:
+    """Build a density from float64 tensors that are known to be valid, uncopied."""
+    density = cls.__new__(cls)
+    density.mixture = mixture
+    density.outputs = outputs
+    return density
+
+
+def _read_only(tensor: Tensor) -> NDArray[np.float64]:
+    array = to_numpy(tensor)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,173 @@
+"""Evaluate a batch of mixtures row by row: broadcasting of y, chunks of rows.
+
+A batch has one mixture for each of n rows. Points of y are tensors of shape
+(..., n, d), which pair with the rows, or (..., 1, d), the same for every row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from skmdn._data.outputs import Outputs
+from skmdn._mixture.core import Mixture
+from skmdn._utils.arrays import row_chunks, to_numpy, to_tensor
+from skmdn.density._base import ConditionalDensity
+
+BYTES_PER_FLOAT = 8
+
+
+# -- arguments -------------------------------------------------------------------
+
+
+def as_points(
+    name: str, y: ArrayLike, density: ConditionalDensity, *, finite: bool = False
+) -> Tensor:
+    """Check points of y against a density; return a tensor (..., n or 1, d).
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN (or infinite, with `finite`), or if the shape of `y` fits
+        neither the outputs nor the rows.
+    """
+    points = np.asarray(y, dtype=np.float64)
+    if np.isnan(points).any():
+        raise ValueError(f"{name} must not contain NaN.")
+    if finite and np.isinf(points).any():
+        raise ValueError(f"{name} must be finite.")
+    if not density.outputs.event_shape:
+        points = points[..., None]
+    if points.ndim == 0 or points.shape[-1] != density.n_outputs:
+        raise ValueError(
+            f"The last axis of {name} must hold the {density.n_outputs} outputs, "
+            f"got shape {points.shape}."
+        )
+    tensor = to_tensor(points if points.ndim > 1 else points[None])
+    check_broadcast(name, tensor.shape[-2], len(density))
+    return tensor
+
+
+def check_broadcast(name: str, n_given: int, n_rows: int) -> None:
+    """Raise unless n_given entries broadcast against the rows."""
+    if n_given not in (1, n_rows) and n_rows != 1:
+        raise ValueError(
+            f"{name} must have one entry for each of the {n_rows} rows, or one "
+            f"for all of them, got {n_given}. To evaluate a grid of m points in every "
+            "row, insert an axis of length one: (m, 1) or (m, 1, n_outputs)."
+        )
+
+
+def check_one_output(what: str, outputs: Outputs) -> None:
+    """Raise if there are several outputs."""
+    if outputs.size > 1:
+        raise ValueError(
+            f"{what} needs one output, but this density has {outputs.size}. "
+            "Select one with density.marginal(output)."
+        )
+
+
+# -- chunks of rows --------------------------------------------------------------
+
+
+def take_rows(mixture: Mixture, rows: slice | Tensor) -> Mixture:
+    """Return the mixtures of some rows."""
+    return Mixture(*(part[rows] for part in mixture))
+
+
+def map_rows(
+    function: Callable[..., Tensor],
+    mixture: Mixture,
+    *points: Tensor,
+    axis: int,
+    n_points: int = 1,
+) -> NDArray[np.float64]:
+    """Apply a function to chunks of rows, and concatenate the results.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a mixture of m rows, and points (..., m or 1, d), to a tensor.
+    mixture : Mixture
+        Batch of n rows.
+    *points : Tensor of shape (..., n or 1, d)
+        Further arguments of `function`. A single grid that exceeds the memory for
+        one row is cut along its first axis as well.
+    axis : int
+        Axis of the rows in the result.
+    n_points : int, default=1
+        Evaluations of every component per row and point; sizes the chunks.
+
+    Returns
+    -------
+    result : ndarray
+    """
+    n_rows = len(mixture.means)
+    n_evaluations = n_points
+    for tensor in points:
+        leading = tensor.shape[: -2 if _is_paired(tensor, n_rows) else -1]
+        n_evaluations *= math.prod(leading)
+    bytes_per_row = n_evaluations * _bytes_per_point(mixture)
+    if len(points) == 1 and points[0].ndim > 2 and len(points[0]) > 1:
+        (grid,) = points
+        pieces = list(row_chunks(len(grid), bytes_per_row // len(grid)))
+        if len(pieces) > 1:
+            map_piece = partial(
+                map_rows, function, mixture, axis=axis, n_points=n_points
+            )
+            return np.concatenate([map_piece(grid[piece]) for piece in pieces])
+    results = []
+    for rows in row_chunks(n_rows, bytes_per_row):
+        parts = (t[..., rows, :] if _is_paired(t, n_rows) else t for t in points)
+        results.append(function(take_rows(mixture, rows), *parts))
+    return to_numpy(torch.cat(results, dim=axis))
+
+
+def map_ragged(
+    function: Callable[[Mixture], tuple[Tensor, Tensor]],
+    mixture: Mixture,
+    *,
+    n_points: int,
+) -> list[NDArray[np.float64]]:
+    """Apply a function whose number of results differs between rows.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a mixture to the row of each result (n_results,), in rising order, and
+        the results (n_results, ...).
+    mixture : Mixture
+        Batch of n rows.
+    n_points : int
+        Evaluations of every component per row; sizes the chunks.
+
+    Returns
+    -------
+    results : list of n ndarrays of shape (n_results_of_row, ...)
+    """
+    rows, results = [], []
+    bytes_per_row = n_points * _bytes_per_point(mixture)
+    for chunk in row_chunks(len(mixture.means), bytes_per_row):
+        row_of_each, found = function(take_rows(mixture, chunk))
+        rows.append(row_of_each + chunk.start)
+        results.append(found)
+    row_starts = np.arange(1, len(mixture.means))
+    cuts = np.searchsorted(torch.cat(rows).numpy(), row_starts)
+    return np.split(to_numpy(torch.cat(results)), cuts)
+
+
+def _bytes_per_point(mixture: Mixture) -> int:
+    """Return the peak memory per point of one row; sizes the chunks."""
+    _, n_components, n_outputs = mixture.means.shape
+    return BYTES_PER_FLOAT * (n_components * (n_outputs + 3) + n_outputs**2)
+
+
+def _is_paired(points: Tensor, n_rows: int) -> bool:
+    """Return whether points (..., n or 1, d) pair with the rows."""
+    return points.shape[-2] == n_rows > 1

@@ -1,0 +1,278 @@
+"""Covariance types: Cholesky factors, and diagonal plus low rank.
+
+Shapes are those of `head`: rows lie on the last axis. A new covariance type is a
+subclass of `MixtureHead` and an entry of `COVARIANCES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from skmdn import _mixture
+from skmdn.nn.head import MixtureHead, Whitened
+
+
+class CholeskyHead(MixtureHead):
+    """U = diag(u) (I + B), B strictly upper-triangular (Kruse 2020, eq. 9).
+
+    Row i is the regression of output i on the later ones, with residual variance
+    1 / u_i^2. With r = y - mean, v = (I + B) r, z = u v and s = R u z,
+
+        d / d log u = R (z^2 - 1)    d / d mean = -(I + B)' s    d / d B_ij = s_i r_j
+    """
+
+    upper_index: Tensor
+
+    def __init__(
+        self,
+        n_members: int,
+        width: int,
+        n_components: int,
+        n_outputs: int,
+        *shapes: tuple[int, ...],
+        generator: torch.Generator,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            n_members,
+            width,
+            n_components,
+            n_outputs,
+            *shapes,
+            generator=generator,
+            **options,
+        )
+        # Column by column: column j holds what output j adds to the earlier ones.
+        columns, rows = torch.tril_indices(
+            n_outputs, n_outputs, offset=-1, device="cpu"
+        )
+        self.register_buffer(
+            "upper_index", rows * n_outputs + columns, persistent=False
+        )
+        if self.sizes[3]:
+            # How easily a network learns depends on which output explains which. That
+            # should not be decided by the order of the columns of y.
+            orders = [
+                torch.randperm(n_outputs, generator=generator, device="cpu")
+                for _ in range(n_members)
+            ]
+            self.order = torch.stack(orders)
+
+    def columns(self, entries: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Iterate over the columns of B: index j, and j entries (M, groups, j, n)."""
+        sizes = list(range(1, self.n_outputs))
+        return zip(sizes, entries.split(sizes, dim=2), strict=True)
+
+    def upper(self, entries: Tensor) -> Tensor:
+        """Return B, (M, groups, d, d, n)."""
+        d = self.n_outputs
+        shape = list(entries.shape)
+        shape[2] = d * d
+        flat = entries.new_zeros(shape).index_copy_(2, self.upper_index, entries)
+        return flat.view(*shape[:2], d, d, shape[-1])
+
+    def factors(self, log_precision: Tensor, entries: Tensor) -> Tensor:
+        d = self.n_outputs
+        _, variances = self.floored(log_precision)
+        diagonal = variances.rsqrt().movedim(-1, 1)
+        diagonal = diagonal.expand(*diagonal.shape[:-1], d)
+        if not entries.shape[2]:
+            return torch.diag_embed(diagonal)
+        unit = self.upper(entries).movedim(-1, 1)
+        unit = unit + torch.eye(d, dtype=unit.dtype, device=unit.device)
+        return diagonal[..., None] * unit
+
+    def variances(self, log_precision: Tensor, entries: Tensor) -> Tensor:
+        if not entries.shape[2]:
+            return self.floored(log_precision)[1]
+        roots = _mixture.invert_factors(self.factors(log_precision, entries))
+        return roots.square().sum(-1).movedim(1, -1)
+
+    def whiten(self, residuals: Tensor, u: Tensor, entries: Tensor) -> Whitened:
+        log_dets = u.log().sum(2)
+        if u.shape[2] == 1 < self.n_outputs:
+            log_dets *= self.n_outputs
+        v = residuals
+        if entries.shape[2]:
+            v = residuals.clone()
+            rows = residuals.unsqueeze(3).unbind(2)
+            for j, column in self.columns(entries):
+                v.narrow(2, 0, j).addcmul_(column, rows[j])
+        z = u * v
+        squares = z.square()
+        return Whitened(log_dets, squares.sum(2), (z, squares))
+
+    def differentiate(
+        self,
+        minus_r: Tensor,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        saved: tuple[Tensor, ...],
+        grad_means: Tensor,
+        grad_entries: Tensor,
+    ) -> Tensor:
+        z, squares = saved
+        s = torch.mul(z.mul_(u), minus_r, out=grad_means)
+        if entries.shape[2]:
+            rows = s.unsqueeze(3).unbind(2)
+            minus_residuals = residuals.neg().unsqueeze(3).unbind(2)
+            steps = zip(self.columns(entries), self.columns(grad_entries), strict=True)
+            # From the last column to the first: each one changes only its own row of s.
+            for (j, column), (_, grad_column) in reversed(list(steps)):
+                earlier = s.narrow(2, 0, j)
+                if grad_column.shape[1] == s.shape[1]:
+                    torch.mul(earlier, minus_residuals[j], out=grad_column)
+                else:
+                    outer = earlier * minus_residuals[j]
+                    torch.sum(outer, 1, keepdim=True, out=grad_column)
+                rows[j].add_((earlier * column).sum(2, keepdim=True))
+        return torch.addcmul(minus_r, minus_r, squares, value=-1)
+
+    def numbers_of(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        _, _, diagonal, entries = self.shapes
+        if entries[-1]:
+            factors = _mixture.factors_from_covariances(covariance)
+            u = factors.diagonal(dim1=-2, dim2=-1)
+            upper = (factors / u[..., None]).flatten(-2)[..., self.upper_index]
+            variances = u**-2
+        else:
+            upper = covariance.new_zeros(len(covariance), 0)
+            variances = covariance.diagonal(dim1=-2, dim2=-1)
+        if diagonal[-1] == 1:
+            variances = variances.mean(-1, keepdim=True)
+        return self.unfloored(variances), upper
+
+
+class LowRankHead(MixtureHead):
+    """Covariance D^1/2 (I + A A') D^1/2, D = diag(1 / u^2) and A of a few columns.
+
+    With e = u r, b = A' e, C = I + A' A and x = C^-1 b, the vector s = e - A x is
+    D^-1/2 times the whitened residual (Woodbury), |s|^2 + |x|^2 its squared length
+    without cancellation, and log det C equals log det (I + A A'). With
+    responsibilities R,
+
+        d / d log u = R (e s - 1)    d / d mean = -R u s
+        d / d A = R (A C^-1 - s x')
+
+    No d x d matrix is formed.
+    """
+
+    def factors(self, log_precision: Tensor, entries: Tensor) -> Tensor:
+        scales = self.floored(log_precision)[1].sqrt()
+        loadings = (entries * scales[:, :, None]).permute(0, 4, 1, 3, 2)
+        variances = scales.square().movedim(-1, 1)
+        return _mixture.factors_from_covariances(
+            torch.diag_embed(variances) + loadings @ loadings.mT
+        )
+
+    def variances(self, log_precision: Tensor, entries: Tensor) -> Tensor:
+        _, variances = self.floored(log_precision)
+        return variances * (1 + entries.square().sum(2))
+
+    def whiten(self, residuals: Tensor, u: Tensor, entries: Tensor) -> Whitened:
+        e = u * residuals
+        inverse, log_det = _inverse_gram(entries)
+        b = (entries * e[:, :, None]).sum(3)
+        x = (inverse * b[:, :, None]).sum(3)
+        s = e - (entries * x[:, :, :, None]).sum(2)
+        distances = s.square().sum(2) + x.square().sum(2)
+        log_dets = torch.sub(u.log().sum(2), log_det, alpha=0.5)
+        return Whitened(log_dets, distances, (e, s, x, inverse))
+
+    def differentiate(
+        self,
+        minus_r: Tensor,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        saved: tuple[Tensor, ...],
+        grad_means: Tensor,
+        grad_entries: Tensor,
+    ) -> Tensor:
+        e, s, x, inverse = saved
+        shared = s * minus_r
+        torch.mul(shared, u, out=grad_means)
+        inverse = inverse * minus_r.unsqueeze(2)
+        for j, grad_column in enumerate(grad_entries.unbind(2)):
+            torch.mul(shared, x[:, :, j, None], out=grad_column)
+            grad_column -= (inverse[:, :, j, :, None] * entries).sum(2)
+        return torch.addcmul(minus_r, shared, e, value=-1)
+
+    def numbers_of(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the leading principal axes into A, and the remainder into D."""
+        rank, d = self.shapes[3][1:]
+        variances, axes = torch.linalg.eigh(covariance)
+        variances, axes = variances.flip(-1), axes.flip(-1)
+        n_axes = min(rank, d - 1)
+        rest = variances[:, n_axes:].mean(-1, keepdim=True)
+        loadings = covariance.new_zeros(len(covariance), rank, d)
+        excess = (variances - rest)[:, :n_axes].clamp(min=0).sqrt()
+        loadings[:, :n_axes] = (axes[..., :n_axes] * excess[:, None]).mT
+        total = covariance.diagonal(dim1=-2, dim2=-1)
+        left = (total - loadings.square().sum(1)).clamp(min=1e-3 * total)
+        return self.unfloored(left), loadings / left.sqrt()[:, None]
+
+
+def _inverse_gram(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inverse (M, K, rank, rank, n) and log-determinant of I + A' A."""
+    rank = A.shape[2]
+    rows = [(A[:, :, i, None] * A).sum(3) for i in range(rank)]
+    gram = torch.stack(rows, dim=2).movedim(-1, 2)  # (M, K, n, rank, rank)
+    gram = gram + torch.eye(rank, dtype=A.dtype, device=A.device)
+    root = torch.linalg.cholesky_ex(gram).L
+    log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1).mul(2)
+    return torch.cholesky_inverse(root).movedim(2, -1), log_det
+
+
+class Covariance(NamedTuple):
+    """A covariance type: its head, and the numbers that the head reads.
+
+    `shapes` gives the shapes of `log_precision` and `entries` for K components, d
+    outputs and the rank; the first axis is 1 where components share the numbers.
+    """
+
+    head: type[MixtureHead]
+    shapes: Callable[[int, int, int], tuple[tuple[int, ...], tuple[int, ...]]]
+
+
+COVARIANCES = {
+    "full": Covariance(
+        CholeskyHead, lambda K, d, rank: ((K, d), (K, d * (d - 1) // 2))
+    ),
+    "tied": Covariance(
+        CholeskyHead, lambda K, d, rank: ((1, d), (1, d * (d - 1) // 2))
+    ),
+    "diag": Covariance(CholeskyHead, lambda K, d, rank: ((K, d), (K, 0))),
+    "spherical": Covariance(CholeskyHead, lambda K, d, rank: ((K, 1), (K, 0))),
+    "low_rank": Covariance(LowRankHead, lambda K, d, rank: ((K, d), (K, rank, d))),
+}
+COVARIANCE_TYPES = tuple(COVARIANCES)
+
+
+def make_head(
+    n_members: int,
+    width: int,
+    n_components: int,
+    n_outputs: int,
+    covariance_type: str,
+    rank: int,
+    *,
+    reg_covar: float,
+    generator: torch.Generator,
+) -> MixtureHead:
+    """Build the head of a covariance type."""
+    head, shapes = COVARIANCES[covariance_type]
+    return head(
+        n_members,
+        width,
+        n_components,
+        n_outputs,
+        *shapes(n_components, n_outputs, rank),
+        reg_covar=reg_covar,
+        generator=generator,
+    )

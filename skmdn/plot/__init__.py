@@ -1,0 +1,11 @@
+"""Displays of conditional densities and of their calibration.
+
+As in scikit-learn, `from_estimator` and `from_predictions` compute and draw, and
+`plot` draws again. matplotlib is imported when a display is drawn.
+"""
+
+from skmdn.plot._calibration import CalibrationDisplay, PITDisplay
+from skmdn.plot._density import DensityDisplay
+from skmdn.plot._loss_curve import LossCurveDisplay
+
+__all__ = ["CalibrationDisplay", "DensityDisplay", "LossCurveDisplay", "PITDisplay"]

@@ -1,0 +1,131 @@
+"""Fits of outliers, ties and extreme units, and the automatic settings."""
+
+from functools import partial
+
+import helpers
+import numpy as np
+import pytest
+from helpers import linear_data
+from numpy.testing import assert_allclose
+
+from skmdn import MDNRegressor
+from skmdn._training.auto import auto_batch_size, auto_max_iter, auto_n_components
+from skmdn.nn.covariance import COVARIANCE_TYPES
+
+quick = partial(helpers.quick, n_estimators=2, hidden_layer_sizes=(16,), max_iter=20)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda X, y: (X, np.full_like(y, 3.0)),
+        lambda X, y: (np.repeat(X[:4], 20, axis=0), np.repeat(y[:4], 20, axis=0)),
+        lambda X, y: (X[:6], y[:6]),
+        lambda X, y: (X, 1e-6 * y),
+        lambda X, y: (X, 1e6 * y),
+        lambda X, y: (1e3 * X, y),
+        lambda X, y: (X, np.round(y)),
+        lambda X, y: (np.hstack([X, np.ones((80, 1)), X]), y),
+        lambda X, y: (X, y + 1e9),
+    ],
+    ids=[
+        "constant y",
+        "duplicate rows",
+        "n < K",
+        "tiny y",
+        "huge y",
+        "huge X",
+        "tied y",
+        "constant and duplicate columns",
+        "offset y",
+    ],
+)
+def test_hard_data_give_a_finite_sensible_fit(covariance_type, spoil):
+    X, y = spoil(*linear_data())
+    mdn = quick(n_components=8, n_estimators=4, covariance_type=covariance_type)
+    mdn.fit(X, y)
+    assert np.isfinite(mdn.score_samples(X, y)).all()
+    assert np.isfinite(mdn.score_samples(X)).all()
+    mean, std = mdn.predict(X, return_std=True)
+    # A constant target has no scale of its own; ours is then one.
+    span = np.where(np.ptp(y, axis=0) > 0, np.ptp(y, axis=0), 0.1)
+    assert (np.abs(mean - y.mean(axis=0)) < 2 * span).all()
+    assert (std > 0).all()
+    assert (std < 2 * span).all()
+
+
+def test_far_outside_the_density_is_wide_and_near_the_targets():
+    rng = np.random.RandomState(0)
+    X = rng.uniform(-1, 1, size=(400, 1))
+    y = np.sin(3 * X[:, 0]) + 0.05 * rng.normal(size=400)
+    mdn = MDNRegressor(max_iter=60, random_state=0).fit(X, y)
+    far = mdn.predict_density([[1e2], [-1e2], [1e6], [-1e6]])
+    inside = mdn.predict_density(X)
+    assert (far.std() > 5 * np.median(inside.std())).all()
+    assert (far.std() > 0.5 * y.std()).all()
+    assert (np.abs(far.mean() - y.mean()) < 3 * y.std()).all()
+    # Confident nonsense would cost hundreds of nats more than ignoring X does.
+    unconditional = 0.5 * np.log(2 * np.pi * np.e * y.var())
+    assert (-far.logpdf(y[:, None]).mean(axis=0) < unconditional + 3).all()
+
+
+def test_constant_and_binary_columns_are_fitted():
+    rng = np.random.RandomState(0)
+    flag = rng.randint(2, size=400)
+    X = np.column_stack([np.full(400, 7.0), flag, rng.normal(size=400)])
+    y = 3.0 * flag + X[:, 2] + 0.1 * rng.normal(size=400)
+    mdn = MDNRegressor(n_estimators=4, max_iter=60, random_state=0).fit(X, y)
+    assert mdn.oof_score_ > -0.5 * np.log(2 * np.pi * np.e * 0.1**2) - 0.3
+
+
+def test_targets_with_few_values_warn_with_the_remedy():
+    X, y = linear_data(400, d=1)
+    classes = np.round(y[:, 0])
+    n_values = len(np.unique(classes))
+    with pytest.warns(
+        UserWarning, match=f"y has only {n_values} distinct values in 400"
+    ):
+        quick(max_iter=2).fit(X, classes)
+    two = np.column_stack([y[:, 0], 0.5 * classes])
+    floor = 0.5**2 / 12 / two[:, 1].var()
+    message = f"in output 1.*CRPS.*noise of width 0.5, or set reg_covar={floor:.2g}"
+    with pytest.warns(UserWarning, match=message):
+        quick(max_iter=2).fit(X, two)
+    # The remedy is one: the suite turns warnings into errors.
+    quick(max_iter=2, reg_covar=float(f"{floor:.2g}")).fit(X, two)
+
+
+def test_automatic_schedule_follows_the_number_of_rows():
+    schedules = {
+        n: (auto_batch_size(n), auto_max_iter(n, auto_batch_size(n)))
+        for n in (10, 1000, 10_000, 1_000_000)
+    }
+    # 3000 steps, but from 20 to 400 epochs.
+    assert schedules == {
+        10: (32, 400),
+        1000: (32, 94),
+        10_000: (256, 75),
+        1_000_000: (512, 20),
+    }
+
+
+def test_automatic_number_of_components_follows_the_rows():
+    numbers = {n: auto_n_components(n) for n in (10, 10_000, 20_000, 1_000_000)}
+    assert numbers == {10: 5, 10_000: 5, 20_000: 10, 1_000_000: 16}
+    X, y = linear_data()
+    mdn = quick(n_components="auto", warm_start=True, max_iter=2).fit(X, y)
+    assert mdn.n_components_ == 5
+    assert mdn.predict_density(X[:1]).weights.shape == (1, 2 * 5)
+    mdn.fit(X, y)
+    with pytest.raises(ValueError, match="with another n_components"):
+        mdn.set_params(n_components=3).fit(X, y)
+
+
+def test_density_integrates_to_one_after_fitting_in_extreme_units():
+    X, y = linear_data(d=1)
+    for scale in (1e-6, 1e6):
+        mdn = quick().fit(X, scale * y[:, 0])
+        grid = scale * np.linspace(-60, 60, 100_001)
+        pdf = mdn.predict_density(X[:3]).pdf(grid[:, None])
+        assert_allclose(pdf.sum(axis=0) * (grid[1] - grid[0]), 1, rtol=1e-3)

@@ -1,0 +1,120 @@
+"""ONNX models predict what the estimator predicts."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import busy_network, quick
+from numpy.testing import assert_allclose
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skmdn import MDNRegressor, MixtureDensity, export
+from skmdn.nn.covariance import COVARIANCE_TYPES
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'test'")
+pytest.importorskip("onnxscript", reason="needs the extra 'onnx'")
+
+RNG = np.random.RandomState(0)
+X = RNG.normal(5.0, 100.0, size=(120, 3))
+# Skewed both ways, so that an output is mirrored; and of very different units.
+Y = np.exp(RNG.normal(size=(120, 3)) + 0.01 * X) * [1e-3, -1.0, 1e4] + [0, 0, 1e6]
+
+
+def fitted(X=X, y=Y, **options):
+    return quick(n_components=3, max_iter=4).set_params(**options).fit(X, y)
+
+
+def served(mdn, path):
+    """Export, and evaluate one row and many with onnxruntime."""
+    export.to_onnx(mdn, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [item.name for item in session.get_inputs()] == ["X"]
+    names = [item.name for item in session.get_outputs()]
+    assert names == ["weights", "means", "precision_factors"]
+    one, many = (session.run(None, {"X": rows}) for rows in (X[:1], X))
+    for alone, among in zip(one, many, strict=True):
+        assert_allclose(alone[0], among[0], rtol=1e-12)
+    return session, MixtureDensity(*many)
+
+
+def assert_same_density(ours, theirs):
+    assert_allclose(ours.weights, theirs.weights, rtol=1e-7)
+    assert_allclose(ours.means, theirs.means, rtol=1e-8)
+    # Columns have the units of one over the outputs.
+    scale = np.abs(theirs.precision_factors).max(axis=(1, 2), keepdims=True)
+    difference = (ours.precision_factors - theirs.precision_factors) / scale
+    assert_allclose(difference, 0, atol=1e-8)
+    assert_allclose(ours.logpdf(Y), theirs.logpdf(Y), rtol=1e-7)
+
+
+# One of each kind for newcomers; exporting takes seconds.
+@pytest.mark.parametrize(
+    "covariance_type",
+    [
+        pytest.param(kind, marks=[] if kind == "full" else pytest.mark.full)
+        for kind in COVARIANCE_TYPES
+    ],
+)
+def test_every_covariance(covariance_type, tmp_path):
+    mdn = fitted(covariance_type=covariance_type)
+    assert mdn.y_scale_.min() < 0 < mdn.y_scale_.max()
+    _, density = served(mdn, tmp_path / "model.onnx")
+    assert_same_density(density, mdn.predict_density(X))
+
+
+@pytest.mark.full
+def test_many_outputs_of_low_rank(tmp_path):
+    y = np.exp(RNG.normal(size=(120, 12)) + 0.01 * X[:, :1])
+    mdn = fitted(y=y, covariance_type="low_rank", rank=2)
+    _, density = served(mdn, tmp_path / "model.onnx")
+    ours, theirs = density, mdn.predict_density(X)
+    assert_allclose(ours.logpdf(y), theirs.logpdf(y), rtol=1e-7)
+    assert_allclose(ours.mean(), theirs.mean(), rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"embedding": None}, marks=pytest.mark.full),
+        pytest.param({"activation": "tanh"}, marks=pytest.mark.full),
+        {},
+    ],
+)
+def test_one_output_has_no_output_axis(options, tmp_path):
+    mdn = fitted(y=Y[:, 0], **options)
+    _, density = served(mdn, tmp_path / "model.onnx")
+    ours, theirs = density, mdn.predict_density(X)
+    assert ours.means.shape == ours.precision_factors.shape == (120, 12)
+    grid = np.linspace(*np.quantile(Y[:, 0], [0, 1]), 7)[:, None]
+    assert_allclose(ours.cdf(grid), theirs.cdf(grid), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.full
+def test_a_user_defined_network(tmp_path):
+    mdn = fitted(network=busy_network)
+    _, density = served(mdn, tmp_path / "model.onnx")
+    assert_same_density(density, mdn.predict_density(X))
+
+
+def test_names_and_release_are_in_the_metadata(tmp_path):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    mdn = fitted(frame, pd.DataFrame(Y, columns=["u", "v", "w"]))
+    session, _ = served(mdn, tmp_path / "model.onnx")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["feature_names"]) == ["a", "b", "c"]
+    assert json.loads(metadata["output_names"]) == ["u", "v", "w"]
+    assert "skmdn" in metadata
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
+    pipeline = make_pipeline(StandardScaler(), MDNRegressor())
+    with pytest.raises(TypeError, match="must be an MDNRegressor, got Pipeline"):
+        export.to_onnx(pipeline, tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match="not fitted"):
+        export.to_onnx(MDNRegressor(), tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"pip install 'skmdn\[onnx\]'"):
+        export.to_onnx(fitted(), tmp_path / "model.onnx")

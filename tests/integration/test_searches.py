@@ -1,0 +1,99 @@
+"""Searches in several processes and threads equal serial ones."""
+
+import threading
+from functools import partial
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from helpers import SEARCHES, assert_same_search, quick
+from joblib.externals.loky import get_reusable_executor
+from numpy.testing import assert_array_equal
+from sklearn.model_selection import GridSearchCV
+
+from skmdn._fit.session import FitSession
+from skmdn.datasets import make_rotating_gaussians
+
+X, Y = make_rotating_gaussians(80, random_state=0)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_two_workers_find_what_one_finds(search, backend):
+    serial = SEARCHES[search]().fit(X, Y)
+    with joblib.parallel_config(backend, n_jobs=2):
+        assert_same_search(SEARCHES[search]().fit(X, Y), serial, X)
+
+
+def threads_in(estimator, X, y):
+    return torch.get_num_threads()
+
+
+def large_arrays_in(folder, estimator, X, y):
+    """Count the files by which joblib sends arrays to its workers."""
+    return len(list(folder.rglob("*.pkl")))
+
+
+def test_worker_processes_share_the_cores_and_get_the_rows_once(tmp_path):
+    wide = np.random.RandomState(0).normal(size=(8000, 20))  # more than a megabyte
+    assert wide.nbytes > 2**20
+    search = GridSearchCV(
+        quick(n_estimators=1, max_iter=1),
+        {"alpha": [0.01, 0.02, 0.03]},
+        scoring={"threads": threads_in, "sent": partial(large_arrays_in, tmp_path)},
+        cv=2,
+        refit=False,
+    )
+    # Workers of another test would keep to another folder.
+    get_reusable_executor().shutdown()
+    with joblib.parallel_config("loky", n_jobs=2, temp_folder=tmp_path):
+        found = search.fit(wide, wide[:, 0]).cv_results_
+    fair = max(1, joblib.cpu_count() // 2)
+    assert_array_equal(found["mean_test_threads"], [fair] * 3)
+    assert_array_equal(found["mean_test_sent"], [1] * 3)
+
+
+def test_fits_in_one_process_share_its_threads(monkeypatch):
+    seen, meet = {"one": [], "two": []}, threading.Barrier(2, timeout=60)
+    step = FitSession.step
+
+    def watched(session):
+        name = threading.current_thread().name
+        if name in seen and session.n_epochs == 1:
+            meet.wait()  # now both have begun
+        step(session)
+        if name in seen:
+            seen[name].append(torch.get_num_threads())
+        if name == "one" and session.n_epochs == 4:
+            ended.wait(60)
+
+    ended, before = threading.Event(), torch.get_num_threads()
+    monkeypatch.setattr(FitSession, "step", watched)
+    torch.set_num_threads(4)
+    try:
+        fits = [
+            threading.Thread(
+                target=quick(n_iter_no_change=9, max_iter=n).fit, name=name, args=(X, Y)
+            )
+            for name, n in (("one", 6), ("two", 3))
+        ]
+        for fit in fits:
+            fit.start()
+        fits[1].join()
+        ended.set()
+        fits[0].join()
+        # Shares: of two while there are two, and all when the other has ended.
+        assert seen["one"][1:] == [2, 2, 2, 4, 4]
+        assert seen["two"][1:] == [2, 2]
+        # New threads inherit the number again.
+        inherited = []
+        late = threading.Thread(
+            target=lambda: inherited.append(torch.get_num_threads())
+        )
+        late.start()
+        late.join()
+        assert inherited == [4]
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)

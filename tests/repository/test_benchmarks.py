@@ -1,0 +1,206 @@
+"""The benchmarks run, resume and print correct numbers."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, load_benchmark
+from numpy.testing import assert_allclose
+from scipy import stats
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import train_test_split
+
+from skmdn import MDNRegressor
+
+
+@pytest.fixture(autouse=True)
+def global_state_is_untouched():
+    """Replace the guard: benchmarks set threads, and peers use global generators."""
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+
+
+@pytest.fixture(autouse=True)
+def neighbours_are_found(monkeypatch):
+    """Let scripts import the modules of their folder."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+@pytest.fixture
+def quality(monkeypatch):
+    module = load_benchmark("quality")
+
+    def small(X, y, seed):
+        mdn = MDNRegressor(2, n_estimators=1, max_iter=2, random_state=seed)
+        return mdn.fit(X, y).predict_density
+
+    monkeypatch.setitem(module.PEERS, "skmdn", small)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(80, 2))
+    y = X @ [[1.0, 0.5], [0.0, 2.0]] + rng.normal(size=(80, 2))
+    masks = np.arange(80) % 4 == np.arange(2)[:, None]
+    np.savez(tmp_path / "one.npz", X=X, y=y[:, 0], test_mask=masks)
+    np.savez(tmp_path / "two.npz", X=X, y=y, test_mask=masks)
+    return tmp_path
+
+
+def run(quality, monkeypatch, data, *arguments):
+    out = data / "out.csv"
+    argv = ["quality.py", "--data", str(data), "--sets", "one,two", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*argv, *arguments])
+    quality.main()
+    with out.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_quality_judges_every_split_once(quality, data, monkeypatch, capsys):
+    peers = ["--peers", "skmdn,ridge,gmm,hgb"]
+    first = run(quality, monkeypatch, data, *peers, "--splits", "0")
+    assert len(first) == 4 + 3  # HistGradientBoosting has one output
+    rows = run(quality, monkeypatch, data, *peers)
+    assert rows[:7] == first
+    assert len(rows) == 14
+    keys = {(row["set"], row["split"], row["peer"]) for row in rows}
+    assert len(keys) == 14
+    assert "| one | ridge | 2 |" in capsys.readouterr().out
+
+
+def test_quality_of_ridge_is_that_by_hand(quality, data, monkeypatch):
+    (row, _) = run(quality, monkeypatch, data, "--peers", "ridge", "--splits", "1")
+    X, y, masks = quality.load(data, "one")
+    X_train, y_train, X_test, y_test = (
+        X[~masks[1]],
+        y[~masks[1]],
+        X[masks[1]],
+        y[masks[1]],
+    )
+    parts = train_test_split(X_train, y_train, test_size=0.2, random_state=1)
+    std = (parts[3] - Ridge().fit(parts[0], parts[2]).predict(parts[1])).std()
+    mean = Ridge().fit(X_train, y_train).predict(X_test)
+    nll = -stats.norm(mean, std).logpdf(y_test).mean()
+    assert_allclose(float(row["nll"]), nll)
+    assert_allclose(float(row["rmse"]), np.sqrt(((mean - y_test) ** 2).mean()))
+    z = np.abs(y_test - mean) / std
+    assert_allclose(float(row["coverage"]), (z < stats.norm.ppf(0.95)).mean())
+
+
+def test_quality_draws_its_figures(quality, data, monkeypatch):
+    pytest.importorskip("matplotlib", reason="pictures need the extra 'plot'")
+    published = sys.modules[quality.draw.__module__].PUBLISHED
+    monkeypatch.setitem(published, "one", (1.0, 0.5))
+    picture = data / "picture.png"
+    run(
+        quality,
+        monkeypatch,
+        data,
+        *("--peers", "skmdn,ridge", "--picture", str(picture)),
+    )
+    assert picture.stat().st_size > 5000
+
+
+def test_unknown_peers_are_named(quality, data, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(quality, monkeypatch, data, "--peers", "skmdn,nobody")
+    assert "unknown peer: nobody; known peers are skmdn" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_collapse_counts_runs_near_the_truth(monkeypatch, capsys):
+    collapse = load_benchmark("collapse")
+    monkeypatch.setattr(collapse, "STEPS", 2)
+
+    def truth(X, y, seed):
+        return lambda X_test, y_test: collapse.known
+
+    def remembering(*args, **kwargs):
+        made = inverse_sine(*args, **kwargs)
+        if len(made) == 3:
+            collapse.known = -made[2].logpdf(made[1]).mean()
+        return made
+
+    inverse_sine = collapse.SETS["inverse_sine"]
+    monkeypatch.setitem(collapse.SETS, "inverse_sine", remembering)
+    monkeypatch.setitem(collapse.METHODS, "skmdn", truth)
+    collapse.main(["--seeds", "2", "--sets", "inverse_sine"])
+    out = capsys.readouterr().out
+    assert "| inverse_sine | skmdn | 2 of 2 | 0.000 | 0.000 |" in out
+    assert "| inverse_sine | plain | 0 of 2 |" in out
+
+
+def test_stress_counts_how_fits_end(monkeypatch, capsys):
+    stress = load_benchmark("stress")
+    monkeypatch.setattr(stress, "PLAIN_STEPS", 1)
+    monkeypatch.setattr(stress, "COVARIANCE_TYPES", ("full",))
+    rows = stress.cases(30, 0)
+    X, y, _ = rows["no noise"]
+    chosen = {
+        "no noise": (X, y, None),
+        "units": (1e200 * X, y, None),
+        "tiny weights": rows["tiny weights"],
+        "broken": (X + 9, y, None),
+    }
+    monkeypatch.setattr(stress, "cases", lambda n, seed: chosen)
+    check = stress.what_is_wrong
+    monkeypatch.setattr(
+        stress,
+        "what_is_wrong",
+        lambda mdn, X, y: "odd" if X.min() > 0 else check(mdn, X, y),
+    )
+    stress.main(["--seeds", "1", "--n-rows", "30"])
+    out = capsys.readouterr().out
+    assert "| no noise | 2 | 2 | 0 | 0 | 0 of 2 | 0 of 2 |" in out
+    assert "| units | 2 | 0 | 2 | 0 |" in out
+    assert "| tiny weights | 2 | 2 | 0 | 0 |  |  |" in out
+    assert "| broken | 2 | 0 | 0 | 2 |" in out
+    assert "| all | 8 | 4 | 2 | 2 |" in out
+    assert "2 times units: refused: X must spread over less than 1e+150" in out
+    assert "2 times broken: odd" in out
+
+
+def test_speed_measures_every_part(monkeypatch, capsys):
+    speed = load_benchmark("speed")
+    # Processes of their own could not find a module that has no name on the path.
+    monkeypatch.setattr(speed.multiprocessing, "get_context", lambda _: InProcess)
+    monkeypatch.setattr(speed, "STEPS", 1)
+    monkeypatch.setattr(speed, "N_ROWS", 400)
+    monkeypatch.setattr(speed, "N_EPOCHS", 2)
+    monkeypatch.setattr(speed, "ROW_COUNTS", (100, 200))
+    monkeypatch.setattr(speed, "OUTPUTS", {"full": [2], "low_rank": [3]})
+    monkeypatch.setattr(speed, "MAP_SHAPE", (1000, 2))
+    monkeypatch.setattr(speed, "MAP_PIECE", 500)
+    speed.main(["--repeats", "1", "--threads", "1", "--rows", "2000"])
+    out = capsys.readouterr().out
+    # Each line of a table ends with a ratio or a size of its own.
+    assert out.count("| periodic |") == 3
+    assert "MLPRegressor: " in out
+    assert "times the products" in out
+    assert "| full | 2 | 30 |" in out  # 5 * (1 + 2 + 2 + 1) numbers
+    assert "| low_rank | 3 | 95 |" in out  # 5 * (1 + 3 + 3 + 4 * 3)
+    assert "1000 x 2 float32 from a memory map" in out
+
+
+class InProcess:
+    """A pool that runs jobs in this process."""
+
+    def __init__(self, n_processes):
+        pass
+
+    Pool = classmethod(lambda cls, n_processes: cls(n_processes))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *details):
+        pass
+
+    def apply(self, function, arguments):
+        return function(*arguments)

@@ -1,0 +1,214 @@
+"""The hand-written gradient equals that of autograd."""
+
+import math
+
+import pytest
+import torch
+from helpers import FrozenNetwork, busy_network, plain_network
+from numpy.testing import assert_allclose
+from torch import nn
+
+from skmdn import MDNRegressor, _mixture
+from skmdn._mixture import joint_log_prob
+from skmdn._training.optimizer import FlatParameters
+from skmdn.datasets import make_rotating_gaussians
+from skmdn.nn import MixtureDensityNetwork
+from skmdn.nn.activations import ACTIVATIONS
+from skmdn.nn.backprop import Backpropagation
+from skmdn.nn.covariance import COVARIANCE_TYPES, COVARIANCES, Covariance
+from skmdn.nn.embeddings import EMBEDDINGS
+from skmdn.nn.head import MixtureHead, Whitened, sum_like
+from skmdn.nn.likelihood import LOSSES
+
+
+def check(*, loss="nll", **options):
+    """Compare loss and gradient of `Backpropagation` with autograd's."""
+    generator = torch.Generator().manual_seed(0)
+    options = {"n_features": 3, "n_outputs": 2, "n_components": 4} | options
+    options = {"n_members": 2, "hidden_layer_sizes": (7, 6)} | options
+    network = MixtureDensityNetwork(**options, generator=generator).double()
+    for parameter in network.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    X = torch.randn(2, 11, 3, generator=generator).double()
+    y = torch.randn(2, 11, network.head.shapes[1][1], generator=generator).double()
+    weight = torch.rand(2, 11, generator=generator).double()
+    network.generator.manual_seed(1)
+    expected = weight * LOSSES[loss].value(joint_log_prob(network(X), y))
+    learned = [p for p in network.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(
+        expected.sum(), learned, allow_unused=True, materialize_grads=True
+    )
+    for parameter in learned:
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    network.generator.manual_seed(1)
+    losses = Backpropagation(network, 11).run(X, y, weight, loss)
+    assert_allclose(losses, expected.detach(), rtol=1e-12)
+    for parameter, gradient in zip(learned, gradients, strict=True):
+        assert_allclose(parameter.grad, gradient.detach(), rtol=1e-10, atol=1e-12)
+    return network
+
+
+@pytest.mark.parametrize(
+    "network", [plain_network, busy_network, FrozenNetwork, lambda p: nn.Identity()]
+)
+def test_user_networks_have_the_gradient_of_autograd(network):
+    check(network=network)
+
+
+@pytest.mark.parametrize("n_components", [1, 4])
+@pytest.mark.parametrize("n_outputs", [1, 2, 4])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_every_covariance(covariance_type, n_outputs, n_components):
+    check(
+        covariance_type=covariance_type, n_outputs=n_outputs, n_components=n_components
+    )
+
+
+@pytest.mark.parametrize("embedding", ["periodic", None])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_and_embedding(activation, embedding):
+    check(activation=activation, embedding=embedding)
+
+
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (5,), (4, 5, 6)])
+@pytest.mark.parametrize("embedding", ["periodic", None])
+def test_every_depth(hidden_layer_sizes, embedding):
+    check(hidden_layer_sizes=hidden_layer_sizes, embedding=embedding)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss(loss, covariance_type, n_outputs):
+    check(covariance_type=covariance_type, n_outputs=n_outputs, loss=loss)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_dropout(activation):
+    check(activation=activation, dropout=0.3)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_every_rank(rank):
+    check(n_outputs=4, covariance_type="low_rank", rank=rank)
+
+
+@pytest.mark.parametrize("reg_covar", [0.0, 1e-6, 0.5])
+def test_every_floor(reg_covar):
+    check(reg_covar=reg_covar)
+
+
+# -- extensions by one entry -------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2, 4])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@torch.no_grad()
+def test_heads_differentiate_as_the_default_does(covariance_type, n_outputs):
+    generator = torch.Generator().manual_seed(0)
+    network = MixtureDensityNetwork(
+        3, n_outputs, 4, covariance_type=covariance_type, rank=2, generator=generator
+    )
+    head = network.head
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    numbers = head.split(normal(2, sum(head.sizes), 7))
+    _, residuals, log_precision, entries = numbers
+    u = log_precision.exp()
+    minus_r = -normal(2, 4, 1, 7).softmax(1)
+
+    def differentiate(cls):
+        saved = head.whiten(residuals, u, entries).saved
+        buffers = torch.empty_like(residuals), torch.empty_like(entries)
+        grad_log_u = cls.differentiate(
+            head, minus_r, residuals, u, entries, saved, *buffers
+        )
+        return [sum_like(grad_log_u, u), *buffers]
+
+    default, override = differentiate(MixtureHead), differentiate(type(head))
+    for ours, expected in zip(override, default, strict=True):
+        assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+class EquicorrelatedHead(MixtureHead):
+    """Covariance u^-2 (I + c 11'), with c the exponential of one number."""
+
+    def matrices(self, log_precision, entries):
+        _, variances = self.floored(log_precision)
+        d = self.n_outputs
+        ones = torch.ones(d, d, dtype=entries.dtype)
+        identity = torch.eye(d, dtype=entries.dtype)
+        c = entries.exp().movedim(-1, 1)[..., None]
+        return variances.movedim(-1, 1)[..., None] * (identity + c * ones)
+
+    def factors(self, log_precision, entries):
+        matrices = self.matrices(log_precision, entries)
+        return _mixture.factors_from_covariances(matrices)
+
+    def variances(self, log_precision, entries):
+        matrices = self.matrices(log_precision, entries)
+        return matrices.diagonal(dim1=-2, dim2=-1).movedim(1, -1)
+
+    def whiten(self, residuals, u, entries):
+        c, d = entries.exp(), self.n_outputs
+        z = u * residuals
+        total = z.sum(2)
+        shrinkage = (c / (1 + d * c)).squeeze(2)
+        log_dets = d * u.log().sum(2) - 0.5 * torch.log1p(d * c).squeeze(2)
+        return Whitened(log_dets, z.square().sum(2) - shrinkage * total.square())
+
+    def numbers_of(self, covariance):
+        variances = covariance.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
+        return self.unfloored(variances), torch.full_like(variances, -math.log(10))
+
+
+def test_a_head_without_a_gradient_of_its_own_trains(monkeypatch):
+    equicorrelated = Covariance(EquicorrelatedHead, lambda K, d, rank: ((K, 1), (K, 1)))
+    monkeypatch.setitem(COVARIANCES, "equicorrelated", equicorrelated)
+    for loss in LOSSES:
+        check(covariance_type="equicorrelated", n_outputs=3, loss=loss)
+
+
+class Bumps(nn.Module):
+    """Gaussian bumps with trainable centres, and a parameter without effect."""
+
+    def __init__(self, n_members, n_features, *, generator):
+        super().__init__()
+        self.n_outputs = n_features
+        centres = torch.randn(n_members, 1, n_features, generator=generator)
+        self.centres = nn.Parameter(centres)
+        self.unused = nn.Parameter(torch.zeros(n_members, 2))
+
+    def forward(self, x):
+        return (-(x - self.centres).square()).exp()
+
+
+def test_an_embedding_without_a_gradient_of_its_own_trains(monkeypatch):
+    monkeypatch.setitem(EMBEDDINGS, "bumps", Bumps)
+    generator = torch.Generator().manual_seed(0)
+    network = MixtureDensityNetwork(3, n_members=2, embedding="bumps")
+    flat = FlatParameters(network)
+    flat.gradient.fill_(float("nan"))
+    X, y = torch.randn(2, 9, 3, generator=generator), torch.zeros(2, 9, 1)
+    Backpropagation(network, 9).run(X, y, torch.ones(2, 9))
+    gradient = flat.gradient.clone()
+    assert not network.embedding.unused.grad.any()
+    losses = LOSSES["nll"].value(joint_log_prob(network(X), y))
+    parameters = list(network.parameters())
+    expected = torch.autograd.grad(
+        losses.sum(), parameters, allow_unused=True, materialize_grads=True
+    )
+    for parameter, part in zip(parameters, expected, strict=True):
+        assert_allclose(parameter.grad, part.detach(), rtol=1e-4, atol=1e-5)
+    assert gradient.isfinite().all()
+
+
+def test_a_trained_embedding_without_a_gradient_of_its_own_lowers_the_loss(monkeypatch):
+    monkeypatch.setitem(EMBEDDINGS, "periodic", Bumps)
+    settings = {"max_iter": 10, "n_estimators": 2, "random_state": 0, "device": "cpu"}
+    X, y = make_rotating_gaussians(80, random_state=0)
+    mdn = MDNRegressor(2, **settings).fit(X, y)
+    assert isinstance(mdn.network_.embedding, Bumps)
+    assert mdn.loss_curve_[-1] < mdn.loss_curve_[0]

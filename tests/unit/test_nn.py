@@ -1,0 +1,307 @@
+"""The network: layouts, floor, start, independence of members and of defaults."""
+
+import math
+
+import pytest
+import torch
+from helpers import OTHER_DEFAULTS, random_parameters
+from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
+
+from skmdn import _mixture
+from skmdn._training.optimizer import FlatParameters
+from skmdn._utils.arrays import neutral_modes
+from skmdn.nn import MixtureDensityNetwork, PeriodicEmbedding, mixture_nll
+from skmdn.nn.backprop import Backpropagation
+from skmdn.nn.covariance import COVARIANCE_TYPES
+from skmdn.nn.likelihood import Calibration
+from skmdn.nn.network import pool
+
+
+def make_network(seed=0, **options):
+    options = {"n_features": 3, "n_outputs": 2, "n_components": 4} | options
+    generator = torch.Generator().manual_seed(seed)
+    return MixtureDensityNetwork(**options, generator=generator).double()
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_factors_have_the_structure_of_the_covariance_type(covariance_type, d):
+    network = make_network(n_outputs=d, covariance_type=covariance_type)
+    with torch.no_grad():
+        network.head.linear.weight.mul_(50)
+        mixture = network(normal(10, 3))
+    factors = mixture.precision_factors
+    assert_allclose(mixture.log_weights.exp().sum(-1), torch.ones(1, 10), rtol=1e-12)
+    assert_allclose(torch.tril(factors, -1), torch.zeros_like(factors))
+    off_diagonal = torch.triu(factors, 1)
+    is_matrix = covariance_type in ("full", "tied", "low_rank") and d > 1
+    assert bool(off_diagonal.any()) is is_matrix
+    differs_between_components = not torch.allclose(factors[:, :, 0], factors[:, :, 1])
+    assert differs_between_components is (covariance_type != "tied")
+    if covariance_type == "spherical":
+        diagonal = factors.diagonal(dim1=-2, dim2=-1)
+        assert_allclose(diagonal, diagonal[..., :1].expand_as(diagonal))
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_triangular_factors_take_the_outputs_in_random_orders(covariance_type):
+    network = make_network(n_outputs=3, n_members=200, covariance_type=covariance_type)
+    if covariance_type not in ("full", "tied"):
+        assert network.head.order is None
+        return
+    orders, counts = network.head.order.unique(dim=0, return_counts=True)
+    assert len(orders) == 6
+    assert (counts > 15).all()
+    # Members that differ in nothing else give the same mixture in another order.
+    with torch.no_grad():
+        network.head.linear.weight.mul_(20)
+        for parameter in network.parameters():
+            parameter.copy_(parameter[:1].expand_as(parameter).clone())
+        mixture = network(normal(4, 3))
+    covariances = _mixture.covariances(mixture.precision_factors)
+    for member, order in enumerate(network.head.order[:20]):
+        back = torch.argsort(network.head.order[0][order.argsort()])
+        assert torch.equal(mixture.means[member][..., back], mixture.means[0])
+        theirs = covariances[member][..., back, :][..., back]
+        assert_allclose(theirs, covariances[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_floor_bounds_the_density_for_any_output_of_the_head(covariance_type):
+    floor = 1e-2
+    network = make_network(covariance_type=covariance_type, reg_covar=floor)
+    for value in (-1e4, -50.0, 0.0, 50.0, 1e4):
+        with torch.no_grad():
+            network.head.linear.bias.fill_(value)
+            factors = network(normal(5, 3)).precision_factors
+        assert factors.isfinite().all()
+        peak = _mixture.log_det(factors) - _mixture.LOG_2PI
+        assert (peak <= -math.log(2 * math.pi * floor) + 1e-9).all()
+        # In its own order, 1 / u^2 is the variance of an output given the later ones.
+        network.head.order = None
+        factors = network(normal(5, 3)).precision_factors
+        assert (factors.diagonal(dim1=-2, dim2=-1) ** -2 >= floor * (1 - 1e-9)).all()
+
+
+def test_floor_is_added_to_the_variance():
+    network = make_network(covariance_type="diag", reg_covar=0.5)
+    free = make_network(covariance_type="diag", reg_covar=0.0)
+    X = normal(5, 3)
+    floored, raw = (
+        _mixture.covariances(net(X).precision_factors).diagonal(dim1=-2, dim2=-1)
+        for net in (network, free)
+    )
+    assert_allclose(floored.detach(), raw.detach() + 0.5, rtol=1e-9)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_head_starts_at_the_mixture_given(covariance_type):
+    weights, means, covariances = map(torch.tensor, random_parameters(2, 4, 2))
+    network = make_network(n_members=2, covariance_type=covariance_type, reg_covar=1e-4)
+    network.head.start_at(weights.log(), means, covariances[:, 0])
+    with torch.no_grad():
+        network.head.linear.weight.zero_()
+        mixture = network(normal(5, 3))
+    for row in range(5):
+        assert_allclose(mixture.log_weights[:, row], weights.log(), rtol=1e-6)
+        assert_allclose(mixture.means[:, row], means, rtol=1e-12)
+    started = _mixture.covariances(mixture.precision_factors[:, 0, 0])
+    if covariance_type in ("full", "tied", "low_rank"):
+        assert_allclose(started, covariances[:, 0], rtol=1e-9)
+    else:
+        variances = covariances[:, 0].diagonal(dim1=-2, dim2=-1)
+        if covariance_type == "spherical":
+            variances = variances.mean(-1, keepdim=True).expand(-1, 2)
+        assert_allclose(started, torch.diag_embed(variances), rtol=1e-9)
+
+
+def test_a_low_rank_start_keeps_the_leading_axes():
+    axes, _ = torch.linalg.qr(normal(7, 7))
+    spread = torch.tensor([9.0, 4.0, 2.0, 0.5, 0.5, 0.5, 0.5], dtype=torch.float64)
+    covariance = (axes * spread) @ axes.T
+    network = make_network(n_outputs=7, covariance_type="low_rank", rank=3)
+    start = torch.zeros(1, 4), torch.zeros(1, 4, 7), covariance[None]
+    network.head.start_at(*start)
+    with torch.no_grad():
+        network.head.linear.weight.zero_()
+        factors = network(normal(1, 3)).precision_factors
+    # Three axes above equal ones are a matrix that the head can hold.
+    assert_allclose(_mixture.covariances(factors)[0, 0, 0], covariance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_terms_mean_and_variances_are_those_of_the_mixture(covariance_type, d):
+    network = make_network(n_outputs=d, covariance_type=covariance_type, n_members=2)
+    X, y = normal(6, 3), normal(6, d, seed=1)
+    with torch.no_grad():
+        network.head.linear.weight.mul_(20)
+        mixture = network(X)
+        log_density = network.terms(X, y).log_density(d)
+        means, variances = network.moments(X)
+        mean = network.mean(X)
+    assert_allclose(log_density, _mixture.log_prob(mixture, y), rtol=1e-9)
+    assert_allclose(means.mT, _mixture.mean(mixture), rtol=1e-9)
+    assert_allclose(mean, means, rtol=1e-12)
+    assert_allclose(variances.mT, _mixture.var(mixture), rtol=1e-9)
+
+
+def test_members_share_nothing():
+    network = make_network(n_members=3)
+    X, y = normal(7, 3), normal(7, 2, seed=1)
+    mixture_nll(*network(X), y)[1].sum().backward()
+    for parameter in network.parameters():
+        assert parameter.grad[1].any()
+        assert not parameter.grad[[0, 2]].any()
+    own_rows = X.expand(3, 7, 3)
+    for shared, own in zip(network(X), network(own_rows), strict=True):
+        assert torch.equal(shared, own)
+
+
+def test_pooled_density_is_the_mean_of_the_members():
+    network = make_network(n_members=3)
+    X, y = normal(7, 3), normal(7, 2, seed=1)
+    members = network(X)
+    expected = torch.logsumexp(-mixture_nll(*members, y), dim=0) - math.log(3)
+    assert_allclose(
+        _mixture.log_prob(pool(members), y).detach(), expected.detach(), rtol=1e-12
+    )
+
+
+def test_embedding_appends_cosines():
+    embedding = PeriodicEmbedding(2, 3, generator=torch.Generator().manual_seed(0))
+    x = normal(2, 7, 3)
+    embedded = embedding.double()(x).detach()
+    assert embedded.shape == (2, 7, embedding.n_outputs)
+    squashed = x / (1 + (x / 5) ** 4) ** 0.25
+    assert_allclose(embedded[..., :3], squashed, rtol=1e-12)
+    for member in range(2):
+        for j in range(embedding.n_outputs - 3):
+            wave = embedding.frequencies[member, 0, j] * squashed[member, :, j % 3]
+            expected = (wave + embedding.phases[member, 0, j]).cos().detach()
+            assert_allclose(embedded[member, :, 3 + j], expected, rtol=1e-9)
+
+
+def test_embedding_saturates_far_outside():
+    network = make_network()
+    inside, edge, beyond = (
+        network(s * torch.ones(1, 3).double()) for s in (1, 1e3, 1e9)
+    )
+    for near, far in zip(edge, beyond, strict=True):
+        assert_allclose(near.detach(), far.detach(), rtol=1e-6)
+    assert not torch.allclose(inside.means, beyond.means)
+
+
+def test_a_component_is_never_wider_than_a_hundred_standard_deviations():
+    network = make_network(embedding=None, covariance_type="diag", reg_covar=0.0)
+    factors = network(1e6 * normal(50, 3)).precision_factors
+    scales = 1 / factors.diagonal(dim1=-2, dim2=-1)
+    assert_allclose(scales.max().detach(), 100.0)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_calibration_is_a_factor_of_the_factors_and_a_power_of_the_weights(
+    covariance_type,
+):
+    network = make_network(covariance_type=covariance_type, reg_covar=0.0)
+    before = network(normal(5, 3))
+    network.head.calibrate_(Calibration(0.4, -0.3))
+    log_weights, means, factors = network(normal(5, 3))
+    expected = (math.exp(-0.3) * before.log_weights).log_softmax(-1)
+    assert_allclose(log_weights.detach(), expected.detach(), rtol=1e-9)
+    assert torch.equal(means, before.means)
+    expected = math.exp(0.4) * before.precision_factors
+    assert_allclose(factors.detach(), expected.detach(), rtol=1e-9)
+
+
+def test_calibration_leaves_the_floor():
+    network = make_network(reg_covar=0.1)
+    network.head.calibrate_(Calibration(20.0, 0.0))
+    factors = network(normal(5, 3)).precision_factors
+    assert_allclose(_mixture.log_det(factors).detach(), -math.log(0.1), rtol=1e-6)
+
+
+def test_dropout_keeps_the_mean_and_is_off_in_evaluation():
+    network = make_network(dropout=0.5)
+    hidden = torch.ones(1, 200, 500, dtype=torch.float64)
+    mask = network.draw_mask(hidden)
+    assert_allclose(mask.mean(), 1, atol=0.01)
+    assert_allclose((mask == 0).double().mean(), 0.5, atol=0.01)
+    assert network.eval().draw_mask(hidden) is None
+
+
+def test_same_generator_seed_gives_the_same_network():
+    first, second, other = make_network(0), make_network(0), make_network(1)
+    X = normal(5, 3)
+    assert torch.equal(first(X).means, second(X).means)
+    assert not torch.equal(first(X).means, other(X).means)
+
+
+# -- structure -------------------------------------------------------------------
+
+
+def custom(n_features):
+    return nn.Sequential(nn.Linear(n_features, 6), nn.BatchNorm1d(6), nn.Dropout(0.2))
+
+
+# -- torch's defaults ------------------------------------------------------------
+
+
+class Branches(nn.Module):
+    """A class of the user's that makes tensors by the defaults in its forward pass."""
+
+    def __init__(self, n_features):
+        super().__init__()
+        self.linear = nn.Linear(n_features, 4)
+        self.register_buffer("scale", torch.tensor([0.1, 0.2, 0.3, 1 / 3]))
+        self.register_buffer("nodes", torch.linspace(0, 1, 4) + torch.arange(0.0, 4))
+
+    def forward(self, x):
+        x = self.linear(x) * self.scale + self.nodes + torch.full((4,), 0.1)
+        return x + 0.1 * torch.rand(4) if self.training else x
+
+
+def computed(**options):
+    """Bits of all that a network computes, from construction to a gradient."""
+    network = MixtureDensityNetwork(
+        3, 2, 4, n_members=2, generator=torch.Generator().manual_seed(0), **options
+    )
+    flat = FlatParameters(network)
+    values = flat.values.clone()
+    seed = torch.Generator().manual_seed(1)
+    like = {"generator": seed, "dtype": torch.float32, "device": "cpu"}
+    X, y = torch.randn(2, 9, 3, **like), torch.randn(2, 9, 2, **like)
+    backpropagation = Backpropagation(network, 9)
+    weight = torch.ones(2, 9, dtype=torch.float32, device="cpu")
+    with neutral_modes():  # as in every fit
+        losses = [backpropagation.run(X, y, weight, loss) for loss in ("nll", "bound")]
+    network.eval()
+    with torch.no_grad():
+        found = [*network(X), *network.terms(X, y), *network.moments(X)]
+    return [values, flat.gradient, flat.values, *losses, *found, network.mean(X)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"covariance_type": "low_rank"},
+        {"covariance_type": "tied", "dropout": 0.2},
+        {"network": custom},
+        {"network": Branches},
+    ],
+)
+@pytest.mark.parametrize("defaults", OTHER_DEFAULTS)
+def test_bits_do_not_depend_on_defaults(defaults, options):
+    expected = computed(**options)
+    with OTHER_DEFAULTS[defaults]():
+        found = computed(**options)
+    for part, other in zip(found, expected, strict=True):
+        assert part.dtype == torch.float32
+        assert_array_equal(part.detach(), other.detach())
