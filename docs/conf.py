@@ -1,4 +1,6 @@
-"""How Sphinx builds the documentation:
+"""Configuration of Sphinx.
+
+Build the documentation with
 
 python -m sphinx -W --keep-going -b html docs docs/_build/html
 """
@@ -36,13 +38,13 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 # The template of a class lists its methods.
 numpydoc_show_class_members = False
-# Docstrings give types, with shapes.
+# The docstrings state the types, with shapes.
 autodoc_typehints = "none"
 toc_object_entries_show_parents = "hide"
 
 # -- gallery -----------------------------------------------------------------------
 
-# What shows most comes first.
+# The examples that show most features come first.
 first = {"plot_density_heat.py", "plot_from_one_fit.py"}
 examples = sorted(
     (path.name for path in Path(__file__).parent.glob("../examples/*.py")),
@@ -83,18 +85,18 @@ html_theme_options = {
 
 
 def lead_to_gallery(app, docname, source):
-    """Let links to an example's script lead to its page."""
+    """Point links to an example's script to its gallery page."""
     source[0] = re.sub(
         r"\]\(\.\./examples/(plot_\w+)\.py\)", r"](auto_examples/\1.rst)", source[0]
     )
 
 
 def link_names(app, doctree, docname):
-    """Let code in the text that names something public lead to its page."""
+    """Link public names in inline code to their reference pages."""
     if docname.startswith(("generated/", "auto_examples/")):
         return
     objects = app.env.domains["py"].objects
-    # `fit` alone means the method, not skmdn.dask.fit.
+    # `fit` without a module is the method, not skmdn.dask.fit.
     methods = set(dir(skmdn.MDNRegressor))
     pages = {}
     for name, entry in objects.items():
@@ -122,7 +124,7 @@ def _is_linked(node):
 
 
 def trim_blocks(app, doctree):
-    """Drop the empty line that ends a doctest before its fence."""
+    """Remove the empty line between the end of a doctest and its fence."""
     for block in doctree.findall(nodes.literal_block):
         if block.rawsource == block.astext():
             block.rawsource = block.astext().rstrip()

@@ -2,8 +2,9 @@
 One model on several processes
 ==============================
 
-Every rank gives `fit` rows of its own, and all of them end with the same networks. If
-one dies, the others say so at once; the same command then goes on from the checkpoint.
+Every rank passes its own rows to `fit`, and all ranks end with the same networks. If
+one rank dies, the others raise an error at once; run the same command again to resume
+from the checkpoint.
 
     torchrun --nproc-per-node=2 examples/fit_on_ranks.py
 """
@@ -17,10 +18,10 @@ from skmdn import MDNRegressor
 from skmdn.callbacks import Checkpoint
 from skmdn.datasets import make_rotating_gaussians
 
-dist.init_process_group("gloo")  # "nccl" where each rank has a GPU
+dist.init_process_group("gloo")  # "nccl" if each rank has a GPU
 rank, size = dist.get_rank(), dist.get_world_size()
 
-# In earnest each rank would read files of its own.
+# In a real application each rank reads its own files.
 X, y = make_rotating_gaussians(3000, random_state=0)
 X, y = X[rank::size], y[rank::size]
 

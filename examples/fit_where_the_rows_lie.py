@@ -2,9 +2,9 @@
 One model on a Dask cluster
 ===========================
 
-Rows stay on the workers that hold them: these train one model together, and what comes
-back is a plain estimator. Predictions are lazy, block by block, and survive a worker
-that dies.
+The rows stay on the workers that hold them. The workers train one model together, and
+`fit` returns an ordinary estimator. Predictions are lazy, block by block, and are not
+affected if a worker dies.
 
     python examples/fit_where_the_rows_lie.py
 """

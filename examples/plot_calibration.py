@@ -1,9 +1,9 @@
 """
-Can the density be trusted? Calibration and PIT
-===============================================
+Calibration and PIT
+===================
 
-On rows that the model has not seen, highest-density regions should hold as many as
-they promise, and the probability integral transform should be flat.
+On test rows, highest-density regions should contain the nominal proportion of the
+targets, and the histogram of the probability integral transform (PIT) should be flat.
 """
 
 from matplotlib import pyplot as plt

@@ -1,12 +1,13 @@
 """
-What the first months say of the last
-=====================================
+Conditioning on known outputs: El Nino
+======================================
 
-Sea surface temperatures off Peru, one row for each year since 1950. One model gives the
-temperatures of March, June, September and December jointly, from that of the December
-before. As a year goes by, its months become known, and what they say of its end is
-`density.condition`: exact, and no model is fitted again. The year shown, 1997, was that
-of a strong El Nino, and is not among the rows the model has seen.
+The data are sea surface temperatures off Peru, one row for each year since 1950. One
+model predicts the joint density of the temperatures of March, June, September and
+December from the temperature of the previous December. During a year, its months become
+known one after the other. `density.condition` then gives the density of the remaining
+months, exactly and without another fit. The year shown, 1997, had a strong El Nino, and
+is not among the training rows.
 """
 
 import numpy as np
@@ -24,7 +25,7 @@ joint = mdn.predict_density(before.loc[[1997]])
 truth = months.loc[1997]
 
 # %%
-# Outputs have the names of the columns.
+# The outputs are named like the columns.
 figure, ax = plt.subplots(layout="constrained")
 grid = np.linspace(18.0, 30.0, 400)
 stages = [[], ["MAR"], ["MAR", "JUN"], ["MAR", "JUN", "SEP"]]
@@ -35,8 +36,10 @@ for place, known in enumerate(reversed(stages)):
     print(f"given {known}: {december.mean()[0]:.1f}, 90 % in {low:.1f} to {high:.1f}")
     curve = place + 0.9 * december.pdf(grid) / december.pdf(grid).max()
     ax.fill_between(grid, place, curve, color="#0072B2", alpha=0.4)
-line = ax.axvline(truth["DEC"], color="#D55E00", label="what it was")
+line = ax.axvline(truth["DEC"], color="#D55E00", label="observed")
 labels = ["and September", "and June", "and March", "December 1996"]
 ax.set_yticks(range(len(stages)), labels)
-ax.set(xlabel="temperature in December 1997 (degrees Celsius)", ylabel="what is known")
+ax.set(
+    xlabel="temperature in December 1997 (degrees Celsius)", ylabel="known temperatures"
+)
 legend = ax.legend(loc="upper left")

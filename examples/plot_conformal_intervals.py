@@ -1,16 +1,18 @@
 """
-Distribution-free intervals on top
-==================================
+Conformal prediction intervals
+==============================
 
-A density gives intervals, but no promise. Conformal prediction adds one: whatever the
-model, its intervals cover new rows of the same source with the chance asked for, on
-average over rows. Here crepes calibrates densities on rows that they have not seen.
-What it is given of a row is a normal score, the normal quantile of F(y | x), and so its
-intervals keep the shape of the density (Chernozhukov, Wuthrich and Zhu 2021).
+The intervals of a density have no guaranteed coverage. Conformal prediction adds a
+guarantee: for any model, its intervals cover new rows from the same source with the
+nominal probability, on average over rows. In this example crepes calibrates densities
+on rows that were not used for training. The score of a row is its normal score, the
+normal quantile of F(y | x), so that the intervals keep the shape of the density
+(Chernozhukov, Wuthrich and Zhu 2021).
 
-One of the two models is flawed on purpose: a single network that trains for too long,
-with no rows held out to calibrate it. Its 90 % intervals cover 45 % of new patients;
-with crepes on top, 91 %. The default is a little too wide, at 94 %, and ends at 91 %.
+One of the two models is overconfident on purpose: a single network that trains for too
+long, without held-out rows for calibration. Its 90 % intervals cover 45 % of new
+patients; after conformal calibration, 91 %. The default model is slightly too wide,
+with a coverage of 94 %, and 91 % after calibration.
 """
 
 import numpy as np
@@ -27,7 +29,7 @@ X_train, X_rest, y_train, y_rest = train_test_split(
     X, y, train_size=200, random_state=0
 )
 models = {
-    "too sure": MDNRegressor(
+    "overconfident": MDNRegressor(
         n_estimators=1, early_stopping=False, max_iter=40, random_state=0
     ),
     "defaults": MDNRegressor(random_state=0),
@@ -35,8 +37,8 @@ models = {
 levels = np.linspace(0.1, 0.9, 9)
 
 
-def trusted(density, y):
-    """Levels at which the density has to be asked, given rows that it has not seen."""
+def calibrated_levels(density, y):
+    """Return the levels to request from the density, given calibration rows."""
     scores = norm.ppf(density.cdf(y))
     conformal = ConformalRegressor().fit(scores)
     ends = [conformal.predict_int(np.zeros(1), confidence=level) for level in levels]
@@ -44,7 +46,7 @@ def trusted(density, y):
 
 
 def intervals(density, levels):
-    """Lower and upper ends, each (n_rows, n_levels)."""
+    """Return lower and upper ends, each (n_rows, n_levels)."""
     return np.transpose([density.interval(level) for level in levels], (1, 2, 0))
 
 
@@ -58,16 +60,19 @@ for ax, (name, mdn) in zip(axes, models.items(), strict=True):
         at = y_rest[new][:, None]
         for covered, (low, high) in (
             (plain, intervals(density[new], levels)),
-            (conformal, intervals(density[new], trusted(density[seen], y_rest[seen]))),
+            (
+                conformal,
+                intervals(density[new], calibrated_levels(density[seen], y_rest[seen])),
+            ),
         ):
             covered.append(((low <= at) & (at <= high)).mean(axis=0))
     for covered, colour, label in (
         (plain, "#0072B2", "of the density"),
-        (conformal, "#D55E00", "conformal, on top"),
+        (conformal, "#D55E00", "after conformal calibration"),
     ):
         ax.plot(levels, np.mean(covered, axis=0), ".-", color=colour, label=label)
         print(f"{name}, 90 % intervals {label}: {np.mean(covered, axis=0)[-1]:.3f}")
     ax.plot([0, 1], [0, 1], "k:", linewidth=1)
-    ax.set(title=name, xlabel="asked for", xlim=(0, 1), ylim=(0, 1))
-axes[0].set_ylabel("share of new rows covered")
+    ax.set(title=name, xlabel="nominal coverage", xlim=(0, 1), ylim=(0, 1))
+axes[0].set_ylabel("proportion of new rows covered")
 legend = axes[0].legend(title="intervals")

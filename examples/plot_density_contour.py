@@ -2,8 +2,9 @@
 Density of two outputs: contours
 ================================
 
-Two Gaussians that turn against each other, and the density learnt where x = 0.2.
-The contours are highest-density regions; the points are draws from the truth.
+The true density is a mixture of two Gaussians that rotate in opposite directions as x
+increases. The figure shows the estimated density at x = 0.2. The contours are
+highest-density regions; the points are samples of the true density.
 """
 
 import numpy as np

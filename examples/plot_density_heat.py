@@ -2,8 +2,9 @@
 Density over a feature: heat map
 ================================
 
-After a short wait the Old Faithful geyser erupts for long; after a long wait it
-erupts either briefly or for long. No regression line can say that; the density does.
+After a short waiting time the eruptions of Old Faithful are long; after a long waiting
+time they are either short or long. A regression line cannot represent this; a density
+can.
 """
 
 import numpy as np

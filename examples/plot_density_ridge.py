@@ -2,8 +2,8 @@
 Density of single rows: ridge
 =============================
 
-The whole density of a few eruptions, one curve for each wait. The curves have equal
-area: narrow means sure.
+The figure shows the conditional density of the duration, with one curve for each
+waiting time. All curves have the same area: a narrow curve is a precise prediction.
 """
 
 import numpy as np

@@ -1,11 +1,11 @@
 """
-A network of one's own: which way is up?
-========================================
+User-defined network: the angle of rotated digits
+=================================================
 
-Handwritten digits are turned by an unknown angle, and a small convolutional network of
-one's own reads the angle off the 8 x 8 pixels. Some digits have two answers: a zero
-looks the same after half a turn, and a six becomes a nine. The density says so, where
-a mean would point in between.
+Handwritten digits are rotated by a random angle, and a small user-defined convolutional
+network predicts the density of the angle from the 8 x 8 pixels. For some digits two
+angles are possible: a zero looks the same after half a rotation, and a six becomes a
+nine. The density then has two modes, while the mean lies in between.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from skmdn import MDNRegressor
 
 
 def convolutional(n_features):
-    """Read pixels as an image; anything that gives (n_samples, width) will do."""
+    """Build a network that maps pixels (n_samples, 64) to (n_samples, 64)."""
     return nn.Sequential(
         nn.Unflatten(1, (1, 8, 8)),
         nn.Conv2d(1, 16, kernel_size=3),
@@ -33,7 +33,7 @@ def convolutional(n_features):
 
 
 # %%
-# Every image is turned twice, by angles of its own.
+# Every image is rotated twice, by different angles.
 digits = load_digits()
 image = np.repeat(np.arange(len(digits.images)), 2)
 rng = np.random.RandomState(0)
@@ -47,8 +47,9 @@ X = np.array(
 train, test = next(GroupShuffleSplit(1, random_state=0).split(X, groups=image))
 
 # %%
-# `network` is a parameter like others: a search compares it with the fully connected
-# networks that are the default (None). Both turns of an image stay in one fold.
+# `network` is an ordinary parameter: a search compares the convolutional network with
+# the default fully connected networks (None). Both rotations of an image stay in one
+# fold.
 search = GridSearchCV(
     MDNRegressor(8, n_estimators=4, max_iter=30, random_state=0),
     {"network": [None, convolutional]},
@@ -64,7 +65,7 @@ print(f"uniform over all angles: {-np.log(360):.2f} nats")
 print(f"held-out images: {search.score(X[test], angles[test]):.2f} nats")
 
 # %%
-# One held-out image of each digit, and the density of its angle.
+# The figure shows one held-out image of each digit, and the density of its angle.
 labels = digits.target[image[test]]
 shown = [test[np.flatnonzero(labels == digit)[0]] for digit in range(10)]
 density = search.best_estimator_.predict_density(X[shown])
@@ -80,4 +81,4 @@ for digit, i in enumerate(shown):
     bottom.fill_between(grid, curves[digit], color="#0072B2", alpha=0.4)
     bottom.axvline(angles[i], color="#D55E00")
     bottom.set(xticks=[-180, 0, 180], yticks=[], ylim=(0, None))
-title = figure.suptitle("Density of the angle in degrees (line: the truth)")
+title = figure.suptitle("Density of the angle in degrees (line: true angle)")

@@ -1,16 +1,16 @@
 """
-A target of few values
-======================
+Targets with few values
+=======================
 
-The number of cylinders of a car given its weight: 4, 6 or 8. A density has no place for
-three values; left alone, it stands in spikes on them, and its log-likelihood grows
-without meaning, of which `fit` warns. The remedy is to add uniform noise as wide as the
-step between values. The density is then one of a continuous target, and the probability
-of a value is that of the interval round it.
+The target is the number of cylinders of a car (4, 6 or 8), given its weight. A density
+of such a target has a spike at each value, and its log-likelihood is large but
+meaningless; `fit` warns about this. The remedy is to add uniform noise of the width of
+the step between values. The target is then continuous, and the probability of a value
+is the probability of the interval around it.
 
-The last lines compare it with a classifier, which is made for this: logistic regression
-is a little better. For a handful of classes take a classifier; a density is for counts
-and grades of many values.
+The last lines compare the density with a classifier, which is designed for this task:
+logistic regression is slightly better. For a handful of classes use a classifier;
+densities are useful for counts and grades with many values.
 """
 
 import warnings
@@ -28,23 +28,23 @@ from skmdn import MDNRegressor
 
 values, step = np.array([4.0, 6.0, 8.0]), 2.0
 cars = pd.read_json(local_data.cars.filepath).query("Cylinders in [4, 6, 8]")
-cars = cars.sample(frac=1, random_state=0)  # they are sorted by year
+cars = cars.sample(frac=1, random_state=0)  # the rows are sorted by year
 X, y = cars[["Weight_in_lbs"]].to_numpy(), cars["Cylinders"].to_numpy(dtype=float)
 
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     spiky = MDNRegressor(random_state=0).fit(X, y)
 print(caught[0].message)
-print(f"log-likelihood out of fold: {spiky.oof_score_:.1f} nats, which says nothing")
+print(f"log-likelihood out of fold: {spiky.oof_score_:.1f} nats (meaningless)")
 
 # %%
-# With noise, from -1 to 1.
+# Add uniform noise between -1 and 1.
 noise = np.random.RandomState(0).uniform(-step / 2, step / 2, size=len(y))
 mdn = MDNRegressor(random_state=0).fit(X, y + noise)
 
 
 def probabilities(mdn, X):
-    """Probability of each value, (n_rows, n_values)."""
+    """Return the probability of each value, (n_rows, n_values)."""
     ends = np.append(values - step / 2, values[-1] + step / 2)
     below = mdn.predict_density(X).cdf(ends[:, None])
     between = np.diff(below, axis=0)
@@ -65,7 +65,7 @@ limits = ax.set(
 )
 
 # %%
-# Rows held out, in 5 folds: the mean logarithm of the probability of what it was.
+# Mean log-probability of the observed values, by 5-fold cross-validation.
 classifier = make_pipeline(StandardScaler(), LogisticRegression())
 scores = {"density": [], "logistic regression": []}
 for train, test in KFold(5).split(X):

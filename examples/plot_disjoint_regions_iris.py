@@ -1,11 +1,12 @@
 """
-Regions that fall apart: petals of an unnamed iris
-==================================================
+Disjoint highest-density regions: iris petals
+=============================================
 
-How long is the petal of an iris whose sepal is 5.4 cm long, if nobody says which
-species it is? Either about 1.5 cm or about 4 cm, and surely not between. The
-highest-density region says so with two intervals, of 1.8 cm together. The interval with
-equal tails (dashed) has to bridge the gap: 3.3 cm for the same 90 %.
+The petal of an iris of unknown species with a sepal length of 5.4 cm is either about
+1.5 cm or about 4 cm long; lengths in between are very unlikely. The 90 %
+highest-density region consists of two intervals with a total length of 1.8 cm. The
+central interval with equal tails (dashed) also covers the gap: its length is 3.3 cm for
+the same 90 %.
 """
 
 import numpy as np
@@ -35,7 +36,7 @@ for length in (4.6, 5.4, 6.6):
     )
 
 # %%
-# Every strip is the 90 % region at one sepal length, in one piece or in two.
+# Every strip is the 90 % region at one sepal length; it has one or two pieces.
 figure, ax = plt.subplots(layout="constrained")
 half = (grid[1] - grid[0]) / 2
 for at, pieces in zip(grid, regions, strict=True):

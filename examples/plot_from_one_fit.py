@@ -1,11 +1,11 @@
 """
-Everything from one fit
+Statistics from one fit
 =======================
 
-Mean, median, modes, highest-density regions, the chance of exceeding a threshold, and
-what one output says about another: all exact, all from one fitted model. The data are
-the eruptions of Old Faithful; the outputs are how long an eruption lasts and how long
-the wait after it is, given the wait before it.
+One fitted model gives the mean, median, modes, highest-density regions, the probability
+of exceeding a threshold, and the density of one output given another, all exactly. The
+data are the eruptions of Old Faithful. The outputs are the duration of an eruption and
+the waiting time after it, given the waiting time before it.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from skmdn import MDNRegressor
 from skmdn.datasets import load_geyser
 from skmdn.plot import DensityDisplay
 
-# Rows are in order of time: the wait of the next row follows this eruption.
+# Rows are in order of time: the waiting time of the next row follows this eruption.
 data = load_geyser(drop_night_codes=False)
 waits, durations = data.data[:, 0], data.target
 by_day = ~np.isin(durations[:-1], (2.0, 3.0, 4.0))

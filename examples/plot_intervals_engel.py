@@ -2,11 +2,11 @@
 All quantiles from one fit
 ==========================
 
-What 235 Belgian households spent on food in 1857, given their income: the data on which
-quantile regression was explained. The richer, the wider the range. Quantile regression
-fits a line for each level; a density has all levels at once, of any shape, and they
-cannot cross. Of rows held out the pinball loss, where lower is better, is 22.8 francs
-by the density and 23.9 by the lines.
+The data are the food expenditures of 235 Belgian households in 1857, given their
+income, a standard data set for quantile regression. The spread increases with the
+income. Quantile regression fits one line for each level. A density gives the quantiles
+of all levels; they can have any shape, and they do not cross. The pinball loss of
+held-out rows is 22.8 francs for the density and 23.9 for the lines (lower is better).
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def by_lines(X_train, y_train, X):
 
 
 # %%
-# The pinball loss of rows held out, in 5 folds: lower is better.
+# Pinball loss of held-out rows, by 5-fold cross-validation; lower is better.
 methods = {"density": by_density, "quantile regression": by_lines}
 for name, quantiles in methods.items():
     losses = []
@@ -53,5 +53,5 @@ for ax, (name, quantiles) in zip(axes, methods.items(), strict=True):
     ax.plot(X, y, ".", color="#D55E00", markersize=3)
     for level, line in zip(levels, quantiles(X, y, grid), strict=True):
         ax.plot(grid, line, color="#0072B2", linewidth=2.5 - 4 * abs(level - 0.5))
-    ax.set(title=name, xlabel="income (francs a year)", xlim=(grid.min(), 2500))
-label = axes[0].set_ylabel("spent on food (francs a year)")
+    ax.set(title=name, xlabel="income (francs per year)", xlim=(grid.min(), 2500))
+label = axes[0].set_ylabel("food expenditure (francs per year)")

@@ -1,11 +1,11 @@
 """
-Two outputs at once: the days of Seattle
-========================================
+Joint density of two outputs: temperatures in Seattle
+=====================================================
 
-The highest and the lowest temperature of a day are correlated: closely in January,
-hardly in April. One model of the day of the year has the joint density of both. The
-contours hold 20, 50, 80 and 95 % of it; the points are the days within a week of the
-date, from 2012 to 2015.
+The highest and the lowest temperature of a day are strongly correlated in January, and
+weakly in April. One model predicts their joint density from the day of the year. The
+contours contain 20, 50, 80 and 95 % of the probability; the points are the days within
+a week of the date, from 2012 to 2015.
 """
 
 import numpy as np
@@ -21,12 +21,12 @@ temperatures = weather[["temp_min", "temp_max"]].to_numpy()
 
 
 def on_circle(day):
-    """Day of the year, without a jump at its end."""
+    """Map the day of the year to a circle, without a jump at the end of the year."""
     angle = 2 * np.pi * np.asarray(day) / 365.25
     return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
-# Recorded in steps of half a degree or so: the floor is the variance within a step.
+# The values have steps of about half a degree: the floor is the variance of a step.
 mdn = MDNRegressor(2, reg_covar=5e-4, random_state=0)
 mdn.fit(on_circle(day), temperatures)
 

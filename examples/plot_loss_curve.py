@@ -2,7 +2,7 @@
 Training: loss curves
 =====================
 
-Each network stops on its own fold, and keeps its best weights.
+Each network is validated on its own fold, and the weights of the best epoch are kept.
 """
 
 from skmdn import MDNRegressor

@@ -2,14 +2,15 @@
 Search with Optuna
 ==================
 
-Optuna proposes settings, and every fit scores itself: `oof_score_` is the mean
-log-likelihood of each row under the networks that did not train on it, so no
-cross-validation has to be run. The data are ten measurements of 442 patients and how
-far their diabetes went within a year.
+Optuna proposes settings, and every fit provides its own score: `oof_score_` is the mean
+log-likelihood of the rows under the networks that were not trained on them, so no
+cross-validation is needed. The data are ten measurements of 442 patients and the
+progression of their diabetes within a year.
 
-The best of twenty trials is 0.06 nats better than the defaults out of fold. On the 111
-test rows, looked at once, nothing is left of that: the best of many noisy scores is too
-good to be true, and few rows cannot tell settings apart.
+The out-of-fold score of the best of twenty trials is 0.06 nats better than that of the
+defaults. On the 111 test rows, which were evaluated once, the difference disappears:
+the best of many noisy scores is optimistic, and a small data set cannot distinguish the
+settings.
 """
 
 import optuna

@@ -2,9 +2,10 @@
 A search on several workers
 ===========================
 
-scikit-learn's searches run wherever joblib does: in processes of this machine, or on
-the workers of a Dask cluster, with the results of a serial search to the last bit. Rows
-are sent to each worker once, and no worker takes more threads than its share.
+scikit-learn's searches run with any backend of joblib: in processes on this machine, or
+on the workers of a Dask cluster. The results are equal to those of a serial search to
+the last bit. Rows are sent to each worker once, and each worker uses only its share of
+the threads.
 
     python examples/search_on_workers.py
 """
@@ -29,7 +30,7 @@ def main():
         search.fit(X, y)
     print(f"processes: {search.best_params_}, {search.best_score_:.6f} nats")
 
-    # With an address, Client("tcp://..."), the workers may be anywhere.
+    # Client("tcp://...") connects to workers on other machines.
     with (
         Client(n_workers=2, threads_per_worker=1, dashboard_address=":0"),
         joblib.parallel_config("dask", scatter=[X, y]),
