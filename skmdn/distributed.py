@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from skmdn._utils.arrays import to_tensor
+from skmdn._utils.compat import TORCH_VERSION, parse_version
+from skmdn._utils.warn import warn
 
 __all__ = ["ALONE", "Ranks", "RanksLostError", "join", "use_group"]
 
@@ -139,6 +141,12 @@ def join() -> Iterator[Ranks]:
     is_given = _chosen.get() is not WORLD
     ranks = Ranks(_chosen.get() if is_given else _group_of_the_world())
     try:
+        if ranks.size > 1 and parse_version("2.8") > TORCH_VERSION:
+            warn(
+                "Fits on several processes can hang at their end with torch "
+                f"{TORCH_VERSION}, where torch destroys a gloo group. Install "
+                "torch>=2.8."
+            )
         yield ranks
     finally:
         ranks.leave(is_given)

@@ -20,7 +20,7 @@ from skmdn import _mixture
 from skmdn._model import ConditionalModel
 from skmdn._regressor import MDNRegressor
 from skmdn._utils.arrays import to_tensor
-from skmdn._utils.compat import aten
+from skmdn._utils.compat import TORCH_VERSION, aten, parse_version
 from skmdn._version import __version__
 from skmdn.nn.network import pool
 
@@ -48,7 +48,7 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ImportError
-        If onnx or onnxscript is not installed.
+        If onnx or onnxscript is not installed, or torch is older than 2.7.1.
     TypeError
         If the estimator is not an MDNRegressor.
 
@@ -81,6 +81,11 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
             "convert other steps with skl2onnx."
         )
     check_is_fitted(estimator)
+    if parse_version("2.7.1") > TORCH_VERSION:
+        raise ImportError(
+            f"to_onnx requires torch 2.7.1 or newer, got {TORCH_VERSION}: "
+            "pip install 'skmdn[onnx]'."
+        )
     try:
         import onnxscript  # noqa: F401  # the error of torch.onnx is less clear
     except ImportError as exc:

@@ -10,11 +10,13 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils import _param_validation
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.fixes import parse_version
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from torch.optim.adam import adam
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
+    "TORCH_VERSION",
     "CallbackSupportMixin",
     "Interval",
     "StrOptions",
@@ -25,10 +27,13 @@ __all__ = [
     "check_sample_weight",
     "fit_context",
     "foreach_copy_",
+    "parse_version",
     "validate_params",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+TORCH_VERSION = parse_version(torch.__version__)
 
 aten = torch.ops.aten
 foreach_copy_ = torch._foreach_copy_

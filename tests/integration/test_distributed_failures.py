@@ -16,7 +16,9 @@ from helpers import fit_shard as fit
 from helpers import plain_network as plain
 from numpy.testing import assert_array_equal
 
+from skmdn import distributed
 from skmdn._fit.session import FitSession
+from skmdn._utils.compat import parse_version
 from skmdn.callbacks import Checkpoint
 from skmdn.datasets import make_rotating_gaussians
 from skmdn.distributed import RanksLostError
@@ -170,6 +172,20 @@ def test_the_checkpoint_of_other_rows_is_refused_by_all(pair, tmp_path):
     first, second = pair(fit, checkpointed(path), {"X": X, "y": Y + 1})
     assert "another fit: it differs in rows" in str(first)
     assert "another fit: it differs in rows" in str(second)
+
+
+def fit_with_torch_2_7(rank, mdn, rows):
+    version = distributed.TORCH_VERSION
+    distributed.TORCH_VERSION = parse_version("2.7.1")
+    try:
+        return warnings_of(rank, mdn, rows, SHARDS)
+    finally:
+        distributed.TORCH_VERSION = version
+
+
+def test_several_ranks_warn_with_a_torch_that_can_hang(pair):
+    for messages in pair(fit_with_torch_2_7, make(max_iter=1), {"X": X, "y": Y}):
+        assert any("Install torch>=2.8" in message for message in messages)
 
 
 def warnings_of(rank, mdn, rows, shards):

@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skmdn import MDNRegressor, MixtureDensity, export
+from skmdn._utils.compat import parse_version
 from skmdn.nn.covariance import COVARIANCE_TYPES
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'test'")
@@ -111,6 +112,10 @@ def test_names_and_release_are_in_the_metadata(tmp_path):
 
 def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     pipeline = make_pipeline(StandardScaler(), MDNRegressor())
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "TORCH_VERSION", parse_version("2.6.0"))
+        with pytest.raises(ImportError, match=r"torch 2\.7\.1 or newer, got 2\.6"):
+            export.to_onnx(fitted(), tmp_path / "model.onnx")
     with pytest.raises(TypeError, match="must be an MDNRegressor, got Pipeline"):
         export.to_onnx(pipeline, tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="not fitted"):
