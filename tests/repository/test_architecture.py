@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 import sys
+import textwrap
 from collections import Counter
 from graphlib import TopologicalSorter
 
@@ -218,7 +219,7 @@ def methods_of(cls):
     bases = [base for base in cls.__mro__ if base.__module__.startswith("skmdn")]
     methods = set()
     for base in bases:
-        (tree,) = ast.parse(inspect.getsource(base)).body
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         methods |= {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
     return methods
 
