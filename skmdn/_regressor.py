@@ -325,8 +325,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
             values, so that its log-likelihood is not meaningful.
         """
         with fitting() as ranks:
-            min_rows = 2 if ranks.size == 1 else 1
-            checked = check_rows(self, X, y, sample_weight, min_rows=min_rows)
+            checked = check_rows(self, X, y, sample_weight, ranks)
             validation = check_validation_rows(
                 self, checked, X_val, y_val, sample_weight_val
             )
@@ -399,8 +398,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         }
         with fitting() as ranks:
             if start is None:
-                min_rows = 2 if ranks.size == 1 else 1
-                checked = check_rows(self, X, y, sample_weight, min_rows=min_rows)
+                checked = check_rows(self, X, y, sample_weight, ranks)
             else:
                 checked = check_known_rows(self, start.outputs, X, y, sample_weight)
             data = prepare(checked, None, params, start, ranks)
@@ -603,12 +601,12 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         self._publish(feature_attributes | result.attributes())
         try:
             task.call_on_fit_task_end(**hooks)
-        except Exception:
+        except Exception:  # a callback failed, and so does the fit
             self.__dict__ = before
             raise
 
     def _publish(self, fitted: dict[str, Any]) -> None:
-        """Replace the fitted state as a whole. No other method writes it."""
+        """Replace the fitted state as a whole."""
         kept = {k: v for k, v in vars(self).items() if k not in OPTIONAL_STATE}
         # A single assignment: nothing can fail or interrupt it half way.
         self.__dict__ = kept | fitted

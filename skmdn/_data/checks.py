@@ -15,7 +15,7 @@ from skmdn._data.outputs import Outputs
 from skmdn._data.rows import Rows
 from skmdn._utils.compat import check_sample_weight
 from skmdn._utils.warn import Notice
-from skmdn.distributed import Ranks
+from skmdn.distributed import ALONE, Ranks
 
 # Float32 input is used as it is; everything else is converted to float64.
 FLOATS = (np.float64, np.float32)
@@ -37,7 +37,7 @@ class CheckedRows(NamedTuple):
 
 
 def check_rows(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, *, min_rows: int
+    estimator: Any, X: Any, y: Any, sample_weight: Any, ranks: Ranks = ALONE
 ) -> CheckedRows:
     """Check rows to fit, and determine their features and outputs.
 
@@ -54,7 +54,8 @@ def check_rows(
             multi_output=True,
             accept_sparse="csr",
             dtype=FLOATS,
-            ensure_min_samples=min_rows,
+            # The rows of one rank have a spread together with those of others.
+            ensure_min_samples=2 if ranks.size == 1 else 1,
         )
     y = as_targets(y)
     rows = Rows(X, y.reshape(len(y), -1), as_weights(sample_weight, X))

@@ -97,20 +97,7 @@ def prepare(
             if start is None
             else start.structure["n_components"]
         )
-    structure = {
-        "n_features": given.X.shape[1],
-        "n_outputs": outputs.size,
-        "n_components": int(n_components),
-        "n_members": int(params["n_estimators"]),
-        "covariance_type": params["covariance_type"],
-        "rank": int(params["rank"]),
-        "embedding": params["embedding"],
-        "hidden_layer_sizes": as_widths(params["hidden_layer_sizes"]),
-        "activation": params["activation"],
-        "dropout": float(params["dropout"]),
-        "network": params["network"],
-        "reg_covar": float(params["reg_covar"]),
-    }
+    structure = _network_structure(given, outputs, params, int(n_components))
     if start is not None:
         _check_structure(structure, start.structure)
     return FitData(
@@ -127,6 +114,26 @@ def prepare(
         resolve_device(params["device"], fitting=True),
         ranks,
     )
+
+
+def _network_structure(
+    given: Rows, outputs: Outputs, params: Mapping[str, Any], n_components: int
+) -> dict[str, Any]:
+    """Return the arguments of the network, as builtins that can be stored."""
+    return {
+        "n_features": given.X.shape[1],
+        "n_outputs": outputs.size,
+        "n_components": n_components,
+        "n_members": int(params["n_estimators"]),
+        "covariance_type": params["covariance_type"],
+        "rank": int(params["rank"]),
+        "embedding": params["embedding"],
+        "hidden_layer_sizes": as_widths(params["hidden_layer_sizes"]),
+        "activation": params["activation"],
+        "dropout": float(params["dropout"]),
+        "network": params["network"],
+        "reg_covar": float(params["reg_covar"]),
+    }
 
 
 def _fit_inputs(

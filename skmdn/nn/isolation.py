@@ -167,12 +167,17 @@ def _global_generator(device: torch.device) -> torch.Generator:
 
 @contextmanager
 def seed_restored() -> Iterator[None]:
-    """Undo a seeding of torch's global generator of the CPU, as a builder may do."""
-    seed, state = torch.initial_seed(), torch.get_rng_state()
+    """Undo a call of :func:`torch.manual_seed`, for the generator of the CPU.
+
+    A generator in another state than a newly seeded one was used by another thread,
+    and keeps its state.
+    """
+    state = torch.get_rng_state()
     try:
         yield
     finally:
-        if torch.initial_seed() != seed:
+        seeded = torch.Generator(device="cpu").manual_seed(torch.initial_seed())
+        if torch.equal(torch.get_rng_state(), seeded.get_state()):
             torch.set_rng_state(state)
 
 

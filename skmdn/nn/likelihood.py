@@ -156,8 +156,8 @@ def mixture_nll_bound(
 
     Notes
     -----
-    Kruse (arXiv:2003.05739, eq. 7 and 15) prints the bare sum of -log(w_k p_k),
-    which is no bound of the negative log-likelihood where densities exceed one.
+    Kruse (arXiv:2003.05739, eq. 7 and 15) prints the bare sum of -log(w_k p_k). It does
+    not bound the negative log-likelihood if densities exceed one.
 
     Examples
     --------

@@ -365,6 +365,16 @@ def test_a_callable_object_is_shared_and_not_copied():
     mdn.set_params(warm_start=True).fit(X, Y).fit(X, Y)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_builder_that_seeds_leaves_the_global_generator(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # the builder repeats seed 0
+        torch.rand(3)
+        state = torch.get_rng_state()
+        quick(Builder(), max_iter=1).fit(X, Y)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_legacy_constructors_make_float32_modules():
     expected = quick(Builder()).fit(X, Y).predict(X)
     with helpers.OTHER_DEFAULTS["float64"]():

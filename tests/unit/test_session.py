@@ -20,7 +20,7 @@ X, Y = make_inverse_sine(60, random_state=0)
 def make_session(seed=0, **params):
     params = {"n_estimators": 2, "n_components": 2, "hidden_layer_sizes": (8,)} | params
     mdn = MDNRegressor(device="cpu", **params)
-    checked = check_rows(mdn, X, Y, None, min_rows=2)
+    checked = check_rows(mdn, X, Y, None)
     return FitSession(prepare(checked, None, mdn.get_params(), None, ALONE), seed)
 
 
