@@ -29,10 +29,8 @@ from skmdn._mixture.core import (
     whiten,
 )
 from skmdn._mixture.entropy import (
-    PANEL_EDGES,
-    PANEL_POINTS,
-    SOBOL_POINTS,
     entropy,
+    n_entropy_points,
 )
 from skmdn._mixture.factors import (
     covariances,
@@ -63,9 +61,6 @@ from skmdn._mixture.univariate import (
 
 __all__ = [
     "LOG_2PI",
-    "PANEL_EDGES",
-    "PANEL_POINTS",
-    "SOBOL_POINTS",
     "Mixture",
     "cdf",
     "condition",
@@ -84,6 +79,7 @@ __all__ = [
     "log_prob",
     "marginal",
     "mean",
+    "n_entropy_points",
     "n_level_points",
     "n_mode_points",
     "n_uniforms",

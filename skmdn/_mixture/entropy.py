@@ -23,6 +23,14 @@ PANEL_POINTS = 6
 SOBOL_POINTS = 128
 
 
+def n_entropy_points(mixture: Mixture) -> int:
+    """Return the points per row at which every component is evaluated."""
+    _, n_components, n_outputs = mixture.means.shape
+    if n_outputs == 1:
+        return n_components * len(PANEL_EDGES) * PANEL_POINTS
+    return n_components * SOBOL_POINTS
+
+
 def entropy(mixture: Mixture) -> Tensor:
     """Compute the differential entropy, (...), in nats.
 

@@ -154,11 +154,7 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         >>> MixtureDensity([[1.0]], [[0.0]], [[1.0]]).entropy().round(4)
         array([1.4189])
         """
-        n_points = self.n_components * (
-            (len(_mixture.PANEL_EDGES) * _mixture.PANEL_POINTS)
-            if self.n_outputs == 1
-            else _mixture.SOBOL_POINTS
-        )
+        n_points = _mixture.n_entropy_points(self.mixture)
         return map_rows(_mixture.entropy, self.mixture, axis=-1, n_points=n_points)
 
     # -- moments -----------------------------------------------------------------
