@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skmdn._data.checks import (
     check_features,
-    check_known_rows,
     check_rows,
     check_targets,
     check_validation_rows,
@@ -114,7 +112,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         previous one.
     verbose : bool, default=False
         Print the loss and the validation score of each epoch.
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Seed of folds, initial networks and batches. Global generators are never used.
     device : str, default="auto"
         "cpu", "cuda", "cuda:1", "mps", or "auto": a GPU if there is one. Fitting raises
@@ -131,7 +129,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
     n_components_ : int
         Gaussians of each network.
     output_names_ : tuple of str
-        Names of the outputs, if y was a data frame or a named series.
+        Names of the outputs, if y was a data frame or a named series. A frame of
+        targets that is given later is then taken by name.
     n_iter_ : int
         Epochs run.
     loss_curve_ : ndarray of shape (`n_iter_`,)
@@ -246,7 +245,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         max_grad_norm: float | None = 5.0,
         warm_start: bool = False,
         verbose: bool = False,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
         device: str = "auto",
     ) -> None:
         self.n_components = n_components
@@ -321,15 +320,17 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
             If a constant learning rate is still making progress at `max_iter`, or if
             training diverges repeatedly; the best weights are kept.
         UserWarning
-            If there are too few rows to hold any out. If an output has few distinct
-            values, so that its log-likelihood is not meaningful.
+            If there are few rows, or few of them have nearly all the weight; if an
+            output has few distinct values, so that its log-likelihood is not
+            meaningful; if rows lie far outside the scale of the networks.
         """
         with fitting() as ranks:
-            checked = check_rows(self, X, y, sample_weight, ranks)
+            start = getattr(self, "_model", None) if self.warm_start else None
+            known = start and start.outputs
+            checked = check_rows(self, X, y, sample_weight, ranks, known)
             validation = check_validation_rows(
                 self, checked, X_val, y_val, sample_weight_val
             )
-            start = getattr(self, "_model", None) if self.warm_start else None
             callbacks = callbacks_of(self)
             data = prepare(
                 checked, validation, self._parameters(), start, ranks, callbacks
@@ -389,7 +390,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         ConvergenceWarning
             If training diverges repeatedly; the weights before this call are kept.
         UserWarning
-            In the first call, if an output has few distinct values.
+            As in `fit`. Later calls check only the weights and the scale.
         """
         start = getattr(self, "_model", None)
         params = self._parameters() | {
@@ -397,10 +398,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
             "learning_rate": "constant",
         }
         with fitting() as ranks:
-            if start is None:
-                checked = check_rows(self, X, y, sample_weight, ranks)
-            else:
-                checked = check_known_rows(self, start.outputs, X, y, sample_weight)
+            known = start and start.outputs
+            checked = check_rows(self, X, y, sample_weight, ranks, known)
             data = prepare(checked, None, params, start, ranks)
             session = FitSession(
                 data,
@@ -519,12 +518,9 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         """
         model, X = self._predicting(X)
         if y is None:
-            entropies = [
-                self._density(mixture).entropy() for mixture in model.mixtures(X)
-            ]
-            return -np.concatenate(entropies)
-        check_consistent_length(X, y)
-        return model.log_prob(X, check_targets(self, model.outputs, y))
+            densities = map(self._density, model.mixtures(X))
+            return -np.concatenate([density.entropy() for density in densities])
+        return model.log_prob(X, check_targets(self, model.outputs, X, y))
 
     def sample(
         self, X: Any, n_samples: int = 1, random_state: Any = None
@@ -537,7 +533,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
             Features.
         n_samples : int, default=1
             Draws for each row.
-        random_state : int, RandomState instance or None, default=None
+        random_state : int, RandomState, Generator or None, default=None
             Seed. With `None` every call gives new draws.
 
         Returns
@@ -545,7 +541,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         y : ndarray of shape (n_rows, n_samples) or (n_rows, n_samples, n_outputs)
             Independent draws, in the unit of y.
         """
-        return self.predict_density(X).sample(n_samples, random_state)
+        model, X = self._predicting(X)
+        return model.outputs.squeeze(model.sample(X, n_samples, random_state))
 
     def score(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -569,7 +566,9 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         score : float
             In nats; higher is better.
         """
-        return weighted_mean(self.score_samples(X, y), sample_weight)
+        model, X = self._predicting(X)
+        y = check_targets(self, model.outputs, X, y)
+        return weighted_mean(model.log_prob(X, y), sample_weight)
 
     # -- privates ----------------------------------------------------------------
 

@@ -175,7 +175,7 @@ def sample(
         Features.
     n_samples : int, default=1
         Number of samples of each row.
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Seed. The samples also depend on the partitions. Computing the same array again,
         also after a worker was lost, gives the same samples.
 

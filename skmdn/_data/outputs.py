@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from skmdn._data.conversion import is_frame
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
 
@@ -71,6 +74,11 @@ class Outputs:
                 else f"Unknown output {output!r}; the outputs have no names. Give "
                 "positions, or fit on a data frame of targets."
             )
+        if isinstance(output, (bool, np.bool_)):
+            raise TypeError(
+                f"An output is a position or a name, got {output!r}. Replace "
+                "a mask by its positions, numpy.flatnonzero(mask)."
+            )
         if not isinstance(output, Integral):
             raise TypeError(
                 f"An output is a position or a name, got {output!r} of type "
@@ -81,7 +89,62 @@ class Outputs:
             raise ValueError(f"Unknown output {output}; there are {self.size} outputs.")
         return position % self.size
 
+    def align(self, name: str, y: Any) -> Any:
+        """Return y with its columns in the order of the outputs, where both have names.
+
+        The names are the columns of a frame, the name of a series of one output, or the
+        index of a series that is one observation of several.
+
+        Raises
+        ------
+        ValueError
+            If y has other names than the outputs.
+        """
+        if self.names is None:
+            return y
+        is_observation = self.size > 1 and getattr(y, "shape", None) == (self.size,)
+        names = index_names(y) if is_observation else output_names(y)
+        if names is None or names == self.names:
+            return y
+        order = self.order_of(name, names)  # raises for a series of one output
+        return y.iloc[order] if is_observation else y[[names[j] for j in order]]
+
+    def order_of(self, name: str, names: Sequence[str]) -> list[int]:
+        """Return the position of each output among the names of something else.
+
+        Raises
+        ------
+        ValueError
+            If the names are not those of the outputs.
+        """
+        if self.names is None or sorted(names) != sorted(self.names):
+            raise ValueError(
+                f"{name} has the outputs {list(names)}, but {list(self.names or ())} "
+                "are needed. Select and rename its columns, or pass an array, which "
+                "is taken by position."
+            )
+        return [names.index(own) for own in self.names]
+
     def select(self, positions: Sequence[int], *, scalar: bool = False) -> Outputs:
         """Return the outputs at some positions, as a vector or one scalar."""
         names = self.names and tuple(self.names[j] for j in positions)
         return Outputs(() if scalar else (len(positions),), names)
+
+
+def output_names(y: Any) -> tuple[str, ...] | None:
+    """Return the names of the outputs if y is a data frame or a named series."""
+    if is_frame(y):
+        return _as_names(y.columns)
+    return _as_names([y.name]) if hasattr(type(y), "to_frame") else None
+
+
+def index_names(y: Any) -> tuple[str, ...] | None:
+    """Return the index of a series if it consists of names."""
+    return _as_names(y.index) if hasattr(type(y), "iloc") else None
+
+
+def _as_names(labels: Iterable[Any]) -> tuple[str, ...] | None:
+    """Return labels as names if all are non-empty strings."""
+    labels = list(labels)
+    is_named = all(isinstance(label, str) and label for label in labels)
+    return tuple(map(str, labels)) if is_named else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from skmdn._training.optimizer import LEARNING_RATES
 from skmdn._utils.compat import Interval, StrOptions
 from skmdn.nn.activations import ACTIVATIONS
@@ -44,6 +46,6 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
     "warm_start": ["boolean"],
     "verbose": ["verbose"],
-    "random_state": ["random_state"],
+    "random_state": ["random_state", np.random.Generator],
     "device": [str],
 }

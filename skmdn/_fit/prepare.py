@@ -42,6 +42,7 @@ class FitData:
     features: Scaling
     target: Scaling
     outputs: Outputs
+    feature_names: Sequence[str] | None
     start: ConditionalModel | None
     device: torch.device
     ranks: Ranks
@@ -110,6 +111,7 @@ def prepare(
         Scaling.fit_features(rows, ranks) if start is None else start.features,
         Scaling.fit_targets(rows, ranks) if start is None else start.target,
         outputs,
+        checked.feature_attributes.get("feature_names_in_"),
         start,
         resolve_device(params["device"], fitting=True),
         ranks,
@@ -147,6 +149,8 @@ def _fit_inputs(
 def _check_structure(wanted: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
     changed = [key for key in wanted if wanted[key] != fitted[key]]
     if changed:
+        # The member networks of the structure are the estimators of the parameters.
+        changed = [{"n_members": "n_estimators"}.get(key, key) for key in changed]
         raise ValueError(
             "The fitted networks cannot be trained further with another "
             f"{', '.join(changed)}. Fit again with warm_start=False."

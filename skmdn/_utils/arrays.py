@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,10 @@ def to_tensor(
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """Copy an array to a tensor; the copy makes read-only memory maps writable."""
-    return torch.tensor(np.asarray(array), dtype=dtype, device=device)
+    array = np.asarray(array)
+    if min(array.strides, default=0) < 0:  # torch refuses them
+        array = array.copy()
+    return torch.tensor(array, dtype=dtype, device=device)
 
 
 def to_numpy(tensor: torch.Tensor) -> NDArray[np.float64]:
@@ -89,17 +93,39 @@ def _is_present(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def make_seed(random_state: Any) -> int:
+def make_seed(random_state: Any, name: str = "random_state") -> int:
     """Draw a 63-bit seed.
 
-    An integer seeds reproducibly, a `RandomState` is advanced, and `None` takes
-    fresh entropy from the system: the global generators are not used.
+    An integer seeds reproducibly, a generator is advanced, and `None` takes fresh
+    entropy from the system: the global generators are not used.
+
+    Raises
+    ------
+    ValueError
+        If `random_state` is none of these; the message calls it `name`.
     """
     if random_state is None:
-        return int(np.random.default_rng().integers(2**63))
+        random_state = np.random.default_rng()
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**63))
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**63 - 1, dtype=np.int64))
+    is_seed = isinstance(random_state, Integral) and not isinstance(random_state, bool)
+    if not is_seed or random_state < 0:
+        raise ValueError(
+            f"{name} must be None, a non-negative integer, a numpy.random.RandomState "
+            f"or a numpy.random.Generator, got {random_state!r}."
+        )
     return int(random_state)
+
+
+def check_n_samples(n_samples: Any, least: int = 1) -> int:
+    """Return a number of samples as int; raise if it is less than the least one."""
+    is_number = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
+    if not is_number or n_samples < least:
+        kind = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"n_samples must be {kind}, got {n_samples!r}.")
+    return int(n_samples)
 
 
 def draw_seed(generator: torch.Generator, bound: int = 2**62) -> int:

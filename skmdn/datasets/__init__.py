@@ -92,7 +92,7 @@ def make_inverse_sine(
         Number of rows.
     noise : float, default=0.05
         Standard deviation of y around a solution.
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Seed.
     return_density : bool, default=False
         Whether to return the true density as well.
@@ -161,7 +161,7 @@ def make_rotating_gaussians(
     ----------
     n_samples : int, default=1000
         Number of rows.
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Seed.
     return_density : bool, default=False
         Whether to return the true density as well.
@@ -221,7 +221,7 @@ def make_two_moons(
         Number of rows.
     noise : float, default=0.1
         Standard deviation of y around an arc.
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Seed.
     return_density : bool, default=False
         Whether to return the true density as well.
@@ -259,6 +259,8 @@ def _generator(random_state: Any) -> np.random.RandomState:
     """Return a generator that is not NumPy's global one."""
     if random_state is None:
         random_state = np.random.RandomState()
+    if isinstance(random_state, np.random.Generator):  # they share the state
+        random_state = np.random.RandomState(random_state.bit_generator)
     rng: np.random.RandomState = check_random_state(random_state)
     return rng
 

@@ -20,16 +20,26 @@ def to_torch(
 ) -> torch.distributions.MixtureSameFamily:
     """Return a torch distribution of batch shape (n,) and the outputs' event shape."""
     log_weights, means, factors = mixture
+    # The checks of torch cannot reshape a batch without rows.
+    validate_args = None if len(means) else False
     components: torch.distributions.Distribution
     if outputs.event_shape:
         # The lower-triangular root of U^-1 U^-T by QR of U^-1: forming the product
         # would square the condition number.
         roots = _mixture.triangularise(_mixture.invert_factors(factors).mT)
-        components = torch.distributions.MultivariateNormal(means, scale_tril=roots.mT)
+        components = torch.distributions.MultivariateNormal(
+            means, scale_tril=roots.mT, validate_args=validate_args
+        )
     else:
-        components = torch.distributions.Normal(means[..., 0], 1 / factors[..., 0, 0])
+        components = torch.distributions.Normal(
+            means[..., 0], 1 / factors[..., 0, 0], validate_args=validate_args
+        )
     return torch.distributions.MixtureSameFamily(
-        torch.distributions.Categorical(logits=log_weights), components
+        torch.distributions.Categorical(
+            logits=log_weights, validate_args=validate_args
+        ),
+        components,
+        validate_args=validate_args,
     )
 
 

@@ -11,16 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from skmdn import _mixture
+from skmdn._data.conversion import as_real
 from skmdn._data.outputs import Outputs
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import to_numpy, to_tensor
 from skmdn.density import _convert
 from skmdn.density._checks import (
-    as_finite,
+    as_parameters,
     check_factors,
     check_mixture_weights,
     check_output_names,
-    check_shapes,
+    check_range,
+    row_positions,
+    symmetrised,
 )
 from skmdn.density.rowwise import check_one_output, take_rows
 
@@ -43,15 +46,12 @@ class MixtureParameters:
         precision_factors: ArrayLike,
         output_names: Sequence[str] | None = None,
     ) -> None:
-        weights = as_finite("weights", weights)
-        means = as_finite("means", means)
-        factors = as_finite("precision_factors", precision_factors)
-        is_scalar = means.ndim == 2
-        if is_scalar and factors.ndim == 2:
-            means, factors = means[..., None], factors[..., None, None]
-        check_shapes(weights, means, factors)
+        weights, means, factors, is_scalar = as_parameters(
+            weights, means, precision_factors, "precision_factors"
+        )
         check_mixture_weights(weights)
         check_factors(factors)
+        check_range(means, factors)
         weights = weights / weights.sum(-1, keepdims=True)
         self.mixture = Mixture(
             to_tensor(weights).log(), to_tensor(means), to_tensor(factors)
@@ -87,7 +87,7 @@ class MixtureParameters:
         Raises
         ------
         ValueError
-            If a covariance is not positive definite.
+            If a covariance is not symmetric, up to rounding, or not positive definite.
 
         Examples
         --------
@@ -98,19 +98,20 @@ class MixtureParameters:
         >>> other.mean().round(3), other.var().round(3)
         (array([[0.9]]), array([[0.19]]))
         """
-        matrices = to_tensor(as_finite("covariances", covariances))
-        is_scalar = matrices.ndim == 2
-        if is_scalar:
-            matrices = matrices[..., None, None]
+        weights, means, matrices, is_scalar = as_parameters(
+            weights, means, covariances, "covariances"
+        )
         try:
-            factors = _mixture.factors_from_covariances(matrices)
+            factors = _mixture.factors_from_covariances(
+                to_tensor(symmetrised(matrices))
+            )
         except torch.linalg.LinAlgError as exc:  # type: ignore[attr-defined,unused-ignore]
             raise ValueError(
                 "covariances must be positive definite, and at least one is not. "
                 "Add a small multiple of the identity matrix to it."
             ) from exc
         if is_scalar:
-            factors = factors[..., 0, 0]
+            means, factors = means[..., 0], factors[..., 0, 0]
         return cls(weights, means, to_numpy(factors), output_names)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -170,8 +171,7 @@ class MixtureParameters:
         return len(self.mixture.means)
 
     def __getitem__(self, rows: Any) -> Self:
-        positions = np.atleast_1d(np.arange(len(self))[rows])
-        index = to_tensor(np.ascontiguousarray(positions), torch.int64)
+        index = to_tensor(row_positions(rows, len(self)), torch.int64)
         return from_mixture(type(self), take_rows(self.mixture, index), self.outputs)
 
     def __repr__(self) -> str:
@@ -189,7 +189,8 @@ class MixtureParameters:
         Parameters
         ----------
         densities : iterable of MixtureDensity
-            Equal in rows and outputs; the numbers of components may differ.
+            Equal in rows and outputs; the numbers of components may differ. Outputs are
+            matched by name where both densities have names.
         weights : array-like of shape (n_densities,), default=None
             Non-negative; scaled to sum to one. Equal by default.
 
@@ -205,19 +206,8 @@ class MixtureParameters:
         >>> MixtureDensity.mix([first, second], weights=[3, 1]).mean()
         array([1.])
         """
-        densities = list(densities)
-        if not densities:
-            raise ValueError("densities must hold at least one density, got none.")
-        if (
-            len({(len(density), density.outputs.event_shape) for density in densities})
-            > 1
-        ):
-            raise ValueError(
-                "densities must have the same rows and outputs, got "
-                + ", ".join(map(repr, densities))
-                + "."
-            )
-        shares = as_finite(
+        densities = _aligned(densities)
+        shares = as_real(
             "weights", np.ones(len(densities)) if weights is None else weights
         )
         if shares.shape != (len(densities),) or (shares < 0).any() or not shares.any():
@@ -286,6 +276,49 @@ class MixtureParameters:
         """
         check_one_output("to_skpro", self.outputs)
         return _convert.to_skpro(self.mixture, self.outputs)
+
+
+def _aligned(densities: Iterable[Density]) -> list[Density]:
+    """Return densities of the same rows, with their outputs in the same order.
+
+    Raises
+    ------
+    TypeError
+        If something else than densities is given.
+    ValueError
+        If there are none, or if they differ in rows or outputs.
+    """
+    is_one = isinstance(densities, MixtureParameters)
+    if is_one or not np.iterable(densities):
+        raise TypeError(
+            "densities must be a sequence of MixtureDensity, got an object of type "
+            f"{type(densities).__name__}."
+        )
+    densities = list(densities)
+    for density in densities:
+        if not isinstance(density, MixtureParameters):
+            raise TypeError(
+                "densities must hold MixtureDensity, got an object of type "
+                f"{type(density).__name__}."
+            )
+    if not densities:
+        raise ValueError("densities must hold at least one density, got none.")
+    if len({(len(density), density.outputs.event_shape) for density in densities}) > 1:
+        raise ValueError(
+            "densities must have the same rows and outputs, got "
+            f"{', '.join(map(repr, densities))}."
+        )
+    named = (density.outputs for density in densities if density.outputs.names)
+    outputs = next(named, densities[0].outputs)
+    return [_ordered(density, outputs) for density in densities]
+
+
+def _ordered(density: Density, outputs: Outputs) -> Density:
+    """Return a density with the given outputs, in their order where it has names."""
+    mixture, names = density.mixture, density.outputs.names
+    if names not in (None, outputs.names):
+        mixture = _mixture.marginal(mixture, outputs.order_of("densities", names))
+    return from_mixture(type(density), mixture, outputs)
 
 
 def from_mixture(cls: type[Density], mixture: Mixture, outputs: Outputs) -> Density:

@@ -7,14 +7,16 @@ A batch has one mixture for each of n rows. Points of y are tensors of shape
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from skmdn._data.conversion import as_real
 from skmdn._data.outputs import Outputs
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import row_chunks, to_numpy, to_tensor
@@ -34,14 +36,10 @@ def as_points(
     Raises
     ------
     ValueError
-        If a value is NaN (or infinite, with `finite`), or if the shape of `y` fits
-        neither the outputs nor the rows.
+        If a value is NaN (or infinite, with `finite`), or if the shape or the names of
+        `y` fit neither the outputs nor the rows.
     """
-    points = np.asarray(y, dtype=np.float64)
-    if np.isnan(points).any():
-        raise ValueError(f"{name} must not contain NaN.")
-    if finite and np.isinf(points).any():
-        raise ValueError(f"{name} must be finite.")
+    points = as_real(name, density.outputs.align(name, y), infinite=not finite)
     if not density.outputs.event_shape:
         points = points[..., None]
     if points.ndim == 0 or points.shape[-1] != density.n_outputs:
@@ -52,6 +50,52 @@ def as_points(
     tensor = to_tensor(points if points.ndim > 1 else points[None])
     check_broadcast(name, tensor.shape[-2], len(density))
     return tensor
+
+
+def check_density(density: Any, usage: str) -> None:
+    """Raise unless the argument `density` is one; `usage` shows the right order."""
+    if not isinstance(density, ConditionalDensity):
+        raise TypeError(
+            f"density must be a density, got an object of type "
+            f"{type(density).__name__}. Check the order of the arguments: {usage}."
+        )
+
+
+def as_observations(
+    y: ArrayLike, density: ConditionalDensity, *, finite: bool = False
+) -> Tensor:
+    """Check one observation of y for each row of a density; return a tensor (m, d).
+
+    This is how all metrics broadcast. y has the shape (n, d), or (n,) or (n, 1) for
+    one output, whether or not the density has an output axis. A single observation, or
+    a density of a single row, is repeated: m is the larger number of rows.
+
+    Raises
+    ------
+    TypeError
+        If y and the density are swapped, or the density is none.
+    ValueError
+        As `as_points`.
+    """
+    check_density(density, "metric(y, density)")
+    n_rows, d = len(density), density.n_outputs
+    values = as_real("y", density.outputs.align("y", y), infinite=not finite)
+    shape = values.shape
+    # One output, or one observation of several.
+    table = (
+        values.reshape((-1, 1) if d == 1 else (1, -1)) if values.ndim < 2 else values
+    )
+    if table.ndim != 2 or table.shape[1] != d:
+        raise ValueError(
+            f"y must have shape {f'({n_rows}, {d})' if d > 1 else f'({n_rows},)'}, one "
+            f"observation for each row, got {shape}."
+        )
+    if len(table) not in (1, n_rows) and n_rows != 1:
+        raise ValueError(
+            f"y must have one observation for each of the {n_rows} rows of the "
+            f"density, or one for all of them, got {len(table)}."
+        )
+    return to_tensor(table).expand(n_rows if len(table) == 1 else len(table), d)
 
 
 def check_broadcast(name: str, n_given: int, n_rows: int) -> None:
@@ -109,6 +153,8 @@ def map_rows(
     result : ndarray
     """
     n_rows = len(mixture.means)
+    if n_rows == 0:
+        return _no_rows(function, mixture, *points, axis=axis)
     n_evaluations = n_points
     for tensor in points:
         leading = tensor.shape[: -2 if _is_paired(tensor, n_rows) else -1]
@@ -127,6 +173,22 @@ def map_rows(
         parts = (t[..., rows, :] if _is_paired(t, n_rows) else t for t in points)
         results.append(function(take_rows(mixture, rows), *parts))
     return to_numpy(torch.cat(results, dim=axis))
+
+
+def _no_rows(
+    function: Callable[..., Tensor], mixture: Mixture, *points: Tensor, axis: int
+) -> NDArray[np.float64]:
+    """Return the result of `map_rows` for a batch without rows.
+
+    Its shape is that for one row of standard normals, with this row removed.
+    """
+    means = mixture.means.new_zeros(1, *mixture.means.shape[1:])
+    log_weights = torch.zeros_like(means[..., 0]).log_softmax(-1)
+    factors = torch.diag_embed(torch.ones_like(means))
+    one_row = Mixture(log_weights, means, factors)
+    parts = (p.new_full((*p.shape[:-2], 1, p.shape[-1]), 0.5) for p in points)
+    result = function(one_row, *parts)
+    return to_numpy(result.narrow(axis, 0, 0))
 
 
 def map_ragged(
@@ -151,6 +213,8 @@ def map_ragged(
     -------
     results : list of n ndarrays of shape (n_results_of_row, ...)
     """
+    if len(mixture.means) == 0:
+        return []
     rows, results = [], []
     bytes_per_row = n_points * _bytes_per_point(mixture)
     for chunk in row_chunks(len(mixture.means), bytes_per_row):
@@ -160,6 +224,27 @@ def map_ragged(
     row_starts = np.arange(1, len(mixture.means))
     cuts = np.searchsorted(torch.cat(rows).numpy(), row_starts)
     return np.split(to_numpy(torch.cat(results)), cuts)
+
+
+def map_mixtures(
+    function: Callable[..., Mixture], mixture: Mixture, **arguments: Tensor
+) -> Mixture:
+    """Apply a function to chunks of n rows, and concatenate the resulting mixtures.
+
+    Further arguments have the shape (n, ...).
+    """
+    parts = [
+        function(take_rows(mixture, rows), **{k: v[rows] for k, v in arguments.items()})
+        for rows in mixture_chunks(mixture)
+    ]
+    return Mixture(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def mixture_chunks(mixture: Mixture) -> Iterator[slice]:
+    """Cut rows into slices whose factors fit the cache."""
+    # At least one slice, which is empty if there are no rows.
+    n_rows = max(1, len(mixture.means))
+    return row_chunks(n_rows, mixture.precision_factors.nbytes // n_rows)
 
 
 def _bytes_per_point(mixture: Mixture) -> int:

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+import weakref
 from functools import partial
 
 import helpers
@@ -11,10 +12,13 @@ import torch
 from helpers import linear_data, signed_scales
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from skmdn import MDNRegressor
+from skmdn._mixture import draws
+from skmdn._model import ConditionalModel
 from skmdn.datasets import make_inverse_sine, make_rotating_gaussians
 from skmdn.nn.covariance import COVARIANCE_TYPES
 
@@ -69,16 +73,42 @@ def test_network_maps_standardised_rows():
 
 
 def test_predictions_do_not_depend_on_neighbours_or_memory():
-    import sklearn
-
     X, y = linear_data()
     mdn = quick().fit(X, y)
-    with sklearn.config_context(working_memory=1e-3):
+    with config_context(working_memory=1e-3):
         chunked = mdn.predict(X), mdn.score_samples(X, y), mdn.score_samples(X)
     assert_allclose(chunked[0], mdn.predict(X), rtol=1e-11)
     assert_allclose(chunked[1], mdn.score_samples(X, y), rtol=1e-10)
     assert_allclose(chunked[2], mdn.score_samples(X), rtol=1e-10)
     assert_allclose(mdn.predict(X[7:8]), mdn.predict(X)[7:8], rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("d", "covariance_type"), [(2, "full"), (17, "full"), (18, "low_rank")]
+)
+def test_samples_are_those_of_the_density_and_need_few_rows_at_once(
+    d, covariance_type, monkeypatch
+):
+    X, y = linear_data(d=d)
+    mdn = quick(covariance_type=covariance_type, max_iter=3).fit(X, y)
+    monkeypatch.setattr(draws, "DRAWS_PER_BLOCK", 50)  # blocks and chunks differ
+    references = []
+
+    def watched(self, X, mixtures=ConditionalModel.mixtures):
+        for mixture in mixtures(self, X):
+            references.append(weakref.ref(mixture.precision_factors))
+            alive = [ref() for ref in references if ref() is not None]
+            # The one before is replaced only when this one has arrived.
+            assert len(alive) <= 2
+            del alive
+            yield mixture
+            del mixture
+
+    with config_context(working_memory=0.05):
+        expected = mdn.predict_density(X).sample(3, random_state=0)
+        monkeypatch.setattr(ConditionalModel, "mixtures", watched)
+        assert_array_equal(mdn.sample(X, 3, random_state=0), expected)
+    assert len(references) > 3
 
 
 # -- equivariance, weights, seeds ------------------------------------------------
@@ -326,7 +356,7 @@ X, Y = linear_data()
         (lambda: quick().fit(X, nan_at(Y)), "Input y contains NaN"),
         (lambda: quick().fit(X, np.where(Y > 0, np.inf, Y)), "infinity"),
         (lambda: quick().fit(X, Y[:-1]), "inconsistent numbers of samples"),
-        (lambda: quick().fit(X, Y[..., None]), "dim 3"),
+        (lambda: quick().fit(X, Y[..., None]), r"got \(80, 2, 1\)"),
         (lambda: quick().fit(X, np.array(["a"] * 80)), "y must hold numbers"),
         (lambda: quick().fit(X, Y, sample_weight=-np.ones(80)), "negative, got -1"),
         (lambda: quick().fit(X, Y, sample_weight=np.zeros(80)), "zero"),
@@ -336,7 +366,7 @@ X, Y = linear_data()
         (lambda: quick().fit(X, Y, sample_weight_val=[1]), "without X_val and y_val"),
         (lambda: quick().fit(X, Y, X_val=X[:0], y_val=Y[:0]), "0 sample"),
         (lambda: quick().fit(X, Y, X_val=X[:, :1], y_val=Y), "1 features, but"),
-        (lambda: quick().fit(X, Y, X_val=X, y_val=Y[:, 0]), "y has 1 outputs"),
+        (lambda: quick().fit(X, Y, X_val=X, y_val=Y[:, 0]), "y_val has 1 outputs"),
         (
             lambda: quick(early_stopping=False).fit(X, Y, X_val=X, y_val=Y),
             "early_stopping=False does not use them",

@@ -73,6 +73,11 @@ def test_moons_are_those_of_scikit_learn():
 def test_generators_repeat_with_a_seed_only(make):
     assert_allclose(make(10, random_state=0)[1], make(10, random_state=0)[1])
     assert not np.array_equal(make(10)[1], make(10)[1])
+    first, again = np.random.default_rng(0), np.random.default_rng(0)
+    draws = [make(10, random_state=first)[1] for _ in range(2)]
+    assert_allclose(make(10, random_state=again)[1], draws[0])
+    assert_allclose(make(10, random_state=again)[1], draws[1])
+    assert not np.array_equal(*draws)
 
 
 def test_geyser_is_a_resource_of_its_package():
