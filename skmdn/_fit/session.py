@@ -15,9 +15,14 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from skmdn._data.checks import notices_of_ties, weighted_mean
+from skmdn._data.checks import weighted_mean
 from skmdn._data.folds import RowLists, every_row, hold_out
-from skmdn._data.rows import UniqueRows
+from skmdn._data.notices import (
+    notices_of_few_rows,
+    notices_of_scale,
+    notices_of_ties,
+)
+from skmdn._data.rows import Rows, UniqueRows
 from skmdn._data.scaling import ScaledRows
 from skmdn._fit.prepare import FitData
 from skmdn._model import ConditionalModel
@@ -95,7 +100,7 @@ class FitSession:
     Parameters
     ----------
     data : FitData
-    random_state : int, RandomState instance or None
+    random_state : int, RandomState, Generator or None
         Seed of folds, initial networks and batches.
     losses : sequence of float, default=()
         Loss of each epoch of earlier sessions; counting continues from there.
@@ -120,11 +125,7 @@ class FitSession:
     def _reset(self, seed: int) -> None:
         data = self.data
         self.seed = seed
-        self.notices: list[Notice] = []
-        if not self._earlier_losses:
-            self.notices += notices_of_ties(
-                data.rows.y, data.target.scale, data.params["reg_covar"], data.ranks
-            )
+        self.notices = self._notices_of_rows()
         # A continued fit draws the same folds again: the same rows remain held out.
         generator = make_generator(seed, stream=len(self._earlier_losses))
         self.folds = self._draw_folds(generator)
@@ -144,6 +145,25 @@ class FitSession:
         self.is_stopped = self.has_diverged = False
 
     # -- start -------------------------------------------------------------------
+
+    def _notices_of_rows(self) -> list[Notice]:
+        """Note rows from which a fit cannot learn well."""
+        data, rows, ranks = self.data, self.data.rows, self.data.ranks
+        is_piece = bool(self._earlier_losses)
+        notices = notices_of_few_rows(rows.weight, ranks, is_piece=is_piece)
+        if not is_piece:
+            floor = data.params["reg_covar"]
+            notices += notices_of_ties(rows.y, data.target.scale, floor, ranks)
+        scalings = data.features, data.target
+        names = data.feature_names, data.outputs.names
+        if data.start is not None:
+            notices += notices_of_scale(rows, scalings, names, ranks)
+        if data.validation is not None:
+            rows = _as_unique(data.validation)
+            notices += notices_of_scale(
+                rows, scalings, names, ranks, is_validation=True
+            )
+        return notices
 
     def _draw_folds(
         self, generator: torch.Generator
@@ -205,10 +225,8 @@ class FitSession:
         listed = ListedRows.for_training(rows, everything, ranks)
         if data.validation is None:
             return listed, None
-        n_rows = len(data.validation.y)
-        positions = np.arange(n_rows)
-        rows = scaled(UniqueRows(*data.validation, positions, positions))
-        scored = ListedRows.for_scoring(rows, every_row(n_rows, 1), ranks)
+        rows = scaled(_as_unique(data.validation))
+        scored = ListedRows.for_scoring(rows, every_row(len(rows.y), 1), ranks)
         return listed, HeldOutScore(scored, ranks)
 
     # -- epochs ------------------------------------------------------------------
@@ -402,6 +420,12 @@ class FitSession:
         best.score, best.stale = float(state["best_score"]), int(state["stale"])
         history.losses = state["losses"].tolist()
         history.scores = state["scores"].tolist()
+
+
+def _as_unique(rows: Rows) -> UniqueRows:
+    """Return rows as they are, without merging equal ones."""
+    positions = np.arange(len(rows.y))
+    return UniqueRows(*rows, positions, positions)
 
 
 def _divergence() -> Notice:

@@ -1,5 +1,6 @@
 """Joint fits of two real processes that communicate by gloo."""
 
+import warnings
 from functools import partial
 
 import helpers
@@ -224,6 +225,26 @@ def test_partial_fits_are_joint(pair):
     first, second = pair(fit_in_pieces, make())
     assert first.n_iter_ == 3
     assert_alike(first, second)
+
+
+def warnings_of_fit(rank, mdn, rows, shards):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(rank, mdn, rows, shards)
+    return [str(warning.message) for warning in caught]
+
+
+def test_notices_are_about_the_rows_of_all_ranks(pair):
+    shards = slice(0, 20), slice(20, 40)
+    rows = {"X": X[:40], "y": Y[:40]}
+    assert pair(warnings_of_fit, make(), rows, shards) == [[], []]
+    # The first rank has one row of an enormous weight, the second equal weights.
+    weight = np.where(np.arange(40) == 3, 1e12, 1.0)
+    first, second = pair(
+        warnings_of_fit, make(), rows | {"sample_weight": weight}, shards
+    )
+    assert first == second
+    assert "40 distinct rows are so unequal that they count as 1 of" in first[0]
 
 
 def fit_twice(rank, mdn, rows):

@@ -212,7 +212,8 @@ def test_validation_rows_pass_the_steps_before(routing):
     assert_array_equal(mdn.validation_scores_, alone.validation_scores_)
     assert_array_equal(pipeline.predict(X), alone.predict(rows[0]))
     # Rows that were not scaled would lie far out.
-    astray = quick().fit(*rows, X_val=X_val, y_val=y_val)
+    with pytest.warns(UserWarning, match="X_val does not fit the scale"):
+        astray = quick().fit(*rows, X_val=X_val, y_val=y_val)
     assert mdn.best_validation_score_ > astray.best_validation_score_ + 0.1
 
 
