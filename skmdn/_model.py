@@ -82,7 +82,20 @@ class ConditionalModel:
 
     def mixture(self, X: Any) -> Mixture:
         """Compute the pooled mixtures of all rows."""
-        return Mixture(*map(torch.cat, zip(*self.mixtures(X), strict=True)))
+        n_rows, start = X.shape[0], 0
+        for part in self.mixtures(X):
+            if start == 0:  # a list of parts would need twice the memory
+                whole = Mixture(*(p.new_empty(n_rows, *p.shape[1:]) for p in part))
+            stop = start + len(part.means)
+            for target, source in zip(whole, part, strict=True):
+                target[start:stop] = source
+            start = stop
+        return whole
+
+    def sample(self, X: Any, n_samples: int, random_state: Any) -> NDArray[np.float64]:
+        """Draw from the pooled mixtures of all rows, (n, n_samples, d)."""
+        sizes = X.shape[0], self.outputs.size, n_samples
+        return _mixture.sample_rows(self.mixtures(X), *sizes, random_state)
 
     @inference()
     def means(self, X: Any) -> NDArray[np.float64]:

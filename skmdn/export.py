@@ -149,7 +149,7 @@ def _metadata(estimator: MDNRegressor) -> dict[str, str]:
     return {"skmdn": __version__} | known
 
 
-# -- linear algebra that ONNX lacks, column by column -----------------------------
+# -- linear algebra that ONNX lacks -----------------------------------------------
 
 
 def _qr(matrices: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
@@ -166,31 +166,4 @@ def _qr(matrices: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
     return matrices, torch.cat(rows, dim=-2)
 
 
-def _cholesky(matrices: Tensor) -> Tensor:
-    """Compute lower-triangular Cholesky factors."""
-    columns = []
-    for j in range(matrices.shape[-1]):
-        column = matrices[..., :1] / matrices[..., :1, :1].sqrt()
-        zeros = torch.zeros_like(column[..., :1, :]).expand(*column.shape[:-2], j, 1)
-        columns.append(torch.cat([zeros, column], dim=-2))
-        rest = column[..., 1:, :]
-        matrices = matrices[..., 1:, 1:] - rest * rest.mT
-    return torch.cat(columns, dim=-1)
-
-
-def _solve_upper(factors: Tensor, right: Tensor, *, upper: bool) -> Tensor:
-    """Solve by back substitution: row i of the solution follows from later rows."""
-    assert upper
-    solution = right[..., :0, :]
-    for i in reversed(range(factors.shape[-1])):
-        known = factors[..., i : i + 1, i + 1 :] @ solution
-        row = (right[..., i : i + 1, :] - known) / factors[..., i : i + 1, i : i + 1]
-        solution = torch.cat([row, solution], dim=-2)
-    return solution
-
-
-_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    aten.linalg_qr.default: _qr,
-    aten.linalg_cholesky.default: _cholesky,
-    aten.linalg_solve_triangular.default: _solve_upper,
-}
+_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {aten.linalg_qr.default: _qr}

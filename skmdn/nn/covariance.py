@@ -163,12 +163,21 @@ class LowRankHead(MixtureHead):
     """
 
     def factors(self, log_precision: Tensor, entries: Tensor) -> Tensor:
+        """Return U from the regressions of each output on the later ones.
+
+        Those of I + A A' have the coefficients a_j' x_i and the variances 1 / u_i^2:
+        U_ij = -u_i a_j' x_i. O(d^2 rank) operations; the relative error of a row grows
+        as |A|^2, as that of a Cholesky factor of I + A A' does.
+        """
         scales = self.floored(log_precision)[1].sqrt()
-        loadings = (entries * scales[:, :, None]).permute(0, 4, 1, 3, 2)
-        variances = scales.square().movedim(-1, 1)
-        return _mixture.factors_from_covariances(
-            torch.diag_embed(variances) + loadings @ loadings.mT
-        )
+        x, variances = _regress_on_later(entries)
+        u = variances.rsqrt()
+        rows = (x * -u[:, :, None]).permute(0, 4, 1, 3, 2)
+        columns = (entries / scales[:, :, None]).permute(0, 4, 1, 2, 3)
+        factors = (rows @ columns).triu_(1)
+        # In place: with many outputs, copies take longer than all else.
+        factors += torch.diag_embed((u / scales).movedim(-1, 1))
+        return factors
 
     def variances(self, log_precision: Tensor, entries: Tensor) -> Tensor:
         _, variances = self.floored(log_precision)
@@ -227,6 +236,30 @@ def _inverse_gram(A: Tensor) -> tuple[Tensor, Tensor]:
     root = torch.linalg.cholesky_ex(gram).L
     log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1).mul(2)
     return torch.cholesky_inverse(root).movedim(2, -1), log_det
+
+
+def _regress_on_later(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Regress each output of I + A A' on the later ones.
+
+    Shapes: A (M, K, rank, d, n), by columns. With a_i the rows of A and
+    M_i = I + sum_{j > i} a_j a_j', return x_i = M_i^-1 a_i, of the shape of A, and
+    the variances 1 + a_i' x_i of the outputs given the later ones, (M, K, d, n).
+
+    M_i^-1 = W W' follows from that of the output before by Potter's update (Bierman
+    1977, chapter II).
+    """
+    columns = A.unbind(3)
+    W = torch.eye(A.shape[2], dtype=A.dtype, device=A.device)[..., None]
+    f = x = columns[-1]
+    solutions, variances = [x], [1 + f.square().sum(2, keepdim=True)]
+    for a in columns[-2::-1]:
+        step = x / (variances[-1] + variances[-1].sqrt())
+        W = W - step[:, :, :, None] * f[:, :, None]
+        f = (W * a[:, :, :, None]).sum(2)
+        x = (W * f[:, :, None]).sum(3)
+        solutions.append(x)
+        variances.append(1 + f.square().sum(2, keepdim=True))
+    return torch.stack(solutions[::-1], dim=3), torch.cat(variances[::-1], dim=2)
 
 
 class Covariance(NamedTuple):

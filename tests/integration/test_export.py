@@ -41,14 +41,14 @@ def served(mdn, path):
     return session, MixtureDensity(*many)
 
 
-def assert_same_density(ours, theirs):
+def assert_same_density(ours, theirs, y=Y):
     assert_allclose(ours.weights, theirs.weights, rtol=1e-7)
     assert_allclose(ours.means, theirs.means, rtol=1e-8)
     # Columns have the units of one over the outputs.
     scale = np.abs(theirs.precision_factors).max(axis=(1, 2), keepdims=True)
     difference = (ours.precision_factors - theirs.precision_factors) / scale
     assert_allclose(difference, 0, atol=1e-8)
-    assert_allclose(ours.logpdf(Y), theirs.logpdf(Y), rtol=1e-7)
+    assert_allclose(ours.logpdf(y), theirs.logpdf(y), rtol=1e-7)
 
 
 # One of each kind for newcomers; exporting takes seconds.
@@ -66,14 +66,17 @@ def test_every_covariance(covariance_type, tmp_path):
     assert_same_density(density, mdn.predict_density(X))
 
 
+# Above 16 outputs, other routines of linear algebra are used.
 @pytest.mark.full
-def test_many_outputs_of_low_rank(tmp_path):
-    y = np.exp(RNG.normal(size=(120, 12)) + 0.01 * X[:, :1])
-    mdn = fitted(y=y, covariance_type="low_rank", rank=2)
+@pytest.mark.parametrize("d", [2, 16, 17, 40])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_many_outputs(covariance_type, d, tmp_path):
+    y = np.exp(0.3 * RNG.normal(size=(120, d)) + 0.003 * X[:, :1])
+    y *= np.geomspace(1e-3, 1e4, d) * np.where(np.arange(d) % 3, 1, -1)
+    options = {"n_estimators": 2, "n_components": 2, "rank": 2}
+    mdn = fitted(y=y, covariance_type=covariance_type, **options)
     _, density = served(mdn, tmp_path / "model.onnx")
-    ours, theirs = density, mdn.predict_density(X)
-    assert_allclose(ours.logpdf(y), theirs.logpdf(y), rtol=1e-7)
-    assert_allclose(ours.mean(), theirs.mean(), rtol=1e-8)
+    assert_same_density(density, mdn.predict_density(X), y)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from helpers import (
 )
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
+from sklearn import config_context
 
-from skmdn import MixtureDensity
+from skmdn import MixtureDensity, _mixture
+from skmdn._mixture import draws as draws_module
 
 RTOL = 1e-10
 
@@ -109,6 +111,36 @@ def test_samples_have_the_moments_of_the_density(d):
     assert_allclose(draws.mean(axis=1), density.mean(), atol=0.03)
     for row, cov in zip(draws, density.cov(), strict=True):
         assert_allclose(np.cov(row.T), cov, atol=0.02 * np.abs(cov).max())
+
+
+# Up to 16 outputs factors are inverted, above that each draw is solved for.
+@pytest.mark.parametrize("d", [3, 16, 17, 40])
+def test_draws_are_the_chosen_means_plus_noise_of_the_component(d):
+    density = random_density(4, 3, d)
+    n_uniforms = 1 + 2 * ((d + 1) // 2)
+    uniform = np.random.RandomState(0).rand(n_uniforms, 4, 6)
+    found = _mixture.sample(density.mixture, torch.tensor(uniform)).numpy()
+    chosen = (uniform[0][..., None] > density.weights.cumsum(1)[:, None]).sum(-1)
+    radius, angle = np.sqrt(-2 * np.log1p(-uniform[1::2])), 2 * np.pi * uniform[2::2]
+    noise = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    noise = noise.reshape(-1, 4, 6)[:d]
+    for row, s in np.ndindex(4, 6):
+        z = np.linalg.solve(
+            density.precision_factors[row, chosen[row, s]], noise[:, row, s]
+        )
+        expected = density.means[row, chosen[row, s]] + z
+        assert_allclose(found[row, s], expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [1, 2, 17])
+def test_draws_do_not_depend_on_chunks(d, monkeypatch):
+    monkeypatch.setattr(draws_module, "DRAWS_PER_BLOCK", 15)
+    density = random_density(11, 5, d)
+    expected = density.sample(3, random_state=0)
+    with config_context(working_memory=2e-3):  # MiB: one row, or a few
+        assert_array_equal(density.sample(3, random_state=0), expected)
+    # Each row has numbers of its own.
+    assert len(np.unique(expected[..., 0])) == 33
 
 
 def test_samples_follow_the_cdf():

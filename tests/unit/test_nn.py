@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers import OTHER_DEFAULTS, random_parameters
@@ -133,6 +134,23 @@ def test_a_low_rank_start_keeps_the_leading_axes():
         factors = network(normal(1, 3)).precision_factors
     # Three axes above equal ones are a matrix that the head can hold.
     assert_allclose(_mixture.covariances(factors)[0, 0, 0], covariance, rtol=1e-6)
+
+
+# The error of a factor grows as the square of the loadings.
+@pytest.mark.parametrize(("size", "atol"), [(1.0, 1e-13), (1e2, 1e-9)])
+@pytest.mark.parametrize(("d", "rank"), [(1, 2), (2, 4), (5, 1), (40, 3)])
+def test_low_rank_factors_whiten_the_covariance(d, rank, size, atol):
+    network = make_network(n_outputs=d, covariance_type="low_rank", rank=rank)
+    log_precision = normal(1, 4, d, 3)
+    entries = size * normal(1, 4, rank, d, 3, seed=1)
+    factors = network.head.factors(log_precision, entries).numpy()
+    assert_array_equal(factors, np.triu(factors))
+    roots = network.head.floored(log_precision)[1].sqrt().movedim(-1, 1).numpy()
+    A = entries.permute(0, 4, 1, 3, 2).numpy().astype(np.longdouble)
+    covariances = np.eye(d) + A @ A.swapaxes(-1, -2)
+    scaled = factors * roots[..., None, :]
+    product = scaled @ covariances @ scaled.swapaxes(-1, -2)
+    assert_allclose(product.astype(float), np.eye(d) + 0 * factors, atol=atol)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
