@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from skmdn import _mixture
 from skmdn._data.checks import weighted_mean
-from skmdn._mixture.core import Mixture
+from skmdn._data.conversion import as_real
+from skmdn._mixture import Mixture
+from skmdn._utils.arrays import check_n_samples, row_chunks
 from skmdn.density import ConditionalDensity, MixtureDensity
-from skmdn.density.rowwise import as_points, check_one_output, map_rows
+from skmdn.density.rowwise import as_observations, check_one_output, map_rows
 
 __all__ = [
     "coverage",
@@ -34,10 +34,6 @@ __all__ = [
     "predict_density",
     "variogram_score",
 ]
-
-# Largest argument at which SciPy's Kummer function is accurate. Beyond it two terms
-# of the expansion around the mean have a relative error below 1e-6.
-LARGEST_KUMMER = 500.0
 
 
 def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
@@ -114,7 +110,8 @@ def log_score(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
     >>> log_score([0.0], MixtureDensity([[1.0]], [[0.0]], [[1.0]])).round(4)
     array([0.9189])
     """
-    return -density.logpdf(y)
+    points = as_observations(y, density)
+    return -density.logpdf(density.outputs.squeeze(points))
 
 
 def crps(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
@@ -125,7 +122,7 @@ def crps(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    y : array-like of shape (n,), or (n, 1) where the density has an output axis
+    y : array-like of shape (n,) or (n, 1)
         Observed values, one for each row.
     density : MixtureDensity
         Predicted density of one output.
@@ -148,8 +145,8 @@ def crps(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
     >>> crps([0.0], MixtureDensity([[1.0]], [[0.0]], [[1.0]])).round(6)
     array([0.233695])
     """
+    points = as_observations(y, density, finite=True)
     check_one_output("crps", density.outputs)
-    points = as_points("y", y, density, finite=True)
     n_points = density.n_components
     return map_rows(_mixture.crps, density.mixture, points, axis=-1, n_points=n_points)
 
@@ -197,7 +194,7 @@ def energy_score(
         Predicted density.
     n_samples : int, default=256
         Draws per row. All pairs of draws are used, and the estimate is unbiased.
-    random_state : int, RandomState instance or None, default=0
+    random_state : int, RandomState, Generator or None, default=0
         Seed of the draws.
     return_error : bool, default=False
         Whether to return the standard error of each score as well.
@@ -224,26 +221,25 @@ def energy_score(
     >>> bool(abs(score[0] - 0.3671) < 4 * error[0])
     True
     """
-    if n_samples < 2:
-        raise ValueError(f"n_samples must be at least 2, got {n_samples}.")
-    points = as_points("y", y, density, finite=True)
-    draws = density.sample(n_samples, random_state)
-    draws = draws.reshape(len(density), n_samples, density.n_outputs)
-    samples = torch.from_numpy(draws).transpose(0, 1)  # (n_samples, n, d)
-
-    def score_and_error(mixture: Mixture, samples: Tensor, y: Tensor) -> Tensor:
-        to_y = torch.linalg.vector_norm(samples - y, dim=-1).T
-        samples = samples.transpose(0, 1)
-        to_others = torch.cdist(samples, samples).sum(-1) / (n_samples - 1)
-        # Influence of a draw: it enters the first mean once, and the pairs twice.
-        error = (to_y - to_others).std(dim=-1) / math.sqrt(n_samples)
-        return torch.stack([(to_y - to_others / 2).mean(-1), error])
-
-    # The distances of all pairs of draws are held at once.
-    n_points = max(1, n_samples // (density.n_components * (density.n_outputs + 3)))
-    score, error = map_rows(
-        score_and_error, density.mixture, samples, points, axis=-1, n_points=n_points
+    points = as_observations(y, density, finite=True)
+    n_samples = check_n_samples(n_samples, least=2)
+    # The score of Y and y is that of Y - y and 0, whose draws keep their digits.
+    means = density.mixture.means - points[:, None]
+    n_rows = len(means)
+    shifted = Mixture(
+        density.mixture.log_weights.expand(n_rows, -1),
+        means,
+        density.mixture.precision_factors.expand(n_rows, -1, -1, -1),
     )
+    draws = _mixture.sample_rows(
+        [shifted], n_rows, density.n_outputs, n_samples, random_state
+    )
+    samples = torch.from_numpy(draws)
+    scores = torch.empty((2, n_rows), dtype=torch.float64, device="cpu")
+    # The distances of all pairs of draws are held at once.
+    for rows in row_chunks(n_rows, 8 * n_samples**2):
+        scores[:, rows] = _mixture.energy_score(samples[rows])
+    score, error = scores.numpy()
     return (score, error) if return_error else score
 
 
@@ -287,46 +283,18 @@ def variogram_score(
     >>> variogram_score([[1.0, 0.0]], density, order=1).round(4)
     array([0.0165])
     """
+    points = as_observations(y, density, finite=True)
     if density.n_outputs < 2:
         raise ValueError("variogram_score needs at least two outputs, got one.")
-    if not order > 0:
-        raise ValueError(f"order must be positive, got {order}.")
-    points = as_points("y", y, density, finite=True)
-    first, second = np.triu_indices(density.n_outputs, 1)
-
-    def score(mixture: Mixture, y: Tensor) -> Tensor:
-        covariances = _mixture.covariances(mixture.precision_factors)
-        variances = covariances.diagonal(dim1=-2, dim2=-1)
-        mean = mixture.means[..., first] - mixture.means[..., second]
-        variance = (
-            variances[..., first]
-            + variances[..., second]
-            - 2 * covariances[..., first, second]
-        )
-        moments = _absolute_moment(mean.numpy(), variance.numpy(), order)
-        weights = mixture.log_weights.exp()[..., None]
-        expected = (weights * torch.from_numpy(moments)).sum(-2)
-        observed = (y[..., first] - y[..., second]).abs() ** order
-        return (observed - expected).square().sum(-1)
-
+    power = as_real("order", order)
+    if power.ndim or not power > 0:
+        raise ValueError(f"order must be a positive number, got {order!r}.")
+    score = partial(_mixture.variogram_score, order=float(power))
     return map_rows(score, density.mixture, points, axis=-1, n_points=density.n_outputs)
 
 
-def _absolute_moment(
-    mean: NDArray[np.float64], variance: NDArray[np.float64], order: float
-) -> NDArray[np.float64]:
-    """Compute E|X|^p of Gaussians by Kummer's function (Winkelbauer 2012, eq. 17)."""
-    half = np.minimum(mean**2 / (2 * variance), LARGEST_KUMMER)
-    factor = (2 * variance) ** (order / 2) * special.gamma((1 + order) / 2)
-    moment = factor / np.sqrt(np.pi) * special.hyp1f1(-order / 2, 0.5, -half)
-    # Far from zero X rarely changes sign: expand E|X|^p around the mean.
-    ratio = variance / np.maximum(mean**2, np.finfo(np.float64).tiny)
-    far = np.abs(mean) ** order * (1 + order * (order - 1) / 2 * ratio)
-    return np.where(half < LARGEST_KUMMER, moment, far)
-
-
 def interval_score(
-    y: ArrayLike, density: ConditionalDensity, confidence: float = 0.9
+    y: ArrayLike, density: ConditionalDensity, confidence: ArrayLike = 0.9
 ) -> NDArray[np.float64]:
     """Compute the interval score of the central interval of one output.
 
@@ -335,16 +303,16 @@ def interval_score(
 
     Parameters
     ----------
-    y : array-like of shape (n,), or (n, 1) where the density has an output axis
+    y : array-like of shape (n,) or (n, 1)
         Observed values, one for each row.
     density : ConditionalDensity
         Predicted density of one output.
-    confidence : float, default=0.9
+    confidence : float or array-like of shape (m,), default=0.9
         Probability of the interval, in [0, 1).
 
     Returns
     -------
-    score : ndarray of shape (n,)
+    score : ndarray of shape (n,), or (m, n) for several confidences
         In the unit of y; lower is better.
 
     References
@@ -359,20 +327,23 @@ def interval_score(
     >>> interval_score([0.0], MixtureDensity([[1.0]], [[0.0]], [[1.0]])).round(4)
     array([3.2897])
     """
+    points = as_observations(y, density, finite=True)[..., 0].numpy()
     check_one_output("interval_score", density.outputs)
-    if not 0 <= confidence < 1:
-        raise ValueError(f"confidence must lie in [0, 1), got {confidence}.")
-    points = as_points("y", y, density, finite=True)[..., 0].numpy()
     low, high = _interval_of_rows(density, confidence)
+    confidences = np.asarray(confidence)
+    if (confidences == 1).any():
+        raise ValueError("confidence must lie in [0, 1), got 1.0.")
     distance = np.maximum(low - points, 0) + np.maximum(points - high, 0)
-    score: NDArray[np.float64] = high - low + 2 / (1 - confidence) * distance
+    if confidences.ndim:
+        confidences = confidences[:, None]
+    score: NDArray[np.float64] = high - low + 2 / (1 - confidences) * distance
     return score
 
 
 def coverage(
     y: ArrayLike,
     density: ConditionalDensity,
-    confidence: float = 0.9,
+    confidence: ArrayLike = 0.9,
     *,
     region: str = "hdr",
 ) -> NDArray[np.bool_]:
@@ -384,7 +355,7 @@ def coverage(
         Observed values, one for each row.
     density : ConditionalDensity
         Predicted density.
-    confidence : float, default=0.9
+    confidence : float or array-like of shape (m,), default=0.9
         Probability of the region, in [0, 1].
     region : {"hdr", "interval"}, default="hdr"
         Highest-density region, for any number of outputs, or central interval, for
@@ -392,7 +363,7 @@ def coverage(
 
     Returns
     -------
-    covered : ndarray of bool of shape (n,)
+    covered : ndarray of bool of shape (n,), or (m, n) for several confidences
         The mean of a calibrated density is `confidence`; it is lower where the
         density is overconfident, and higher where it is underconfident.
 
@@ -404,22 +375,24 @@ def coverage(
     >>> coverage([1.6, 1.7], density, 0.9)
     array([ True, False])
     """
+    points = as_observations(y, density)
     if region == "hdr":
-        return density.in_hdr(y, confidence)
+        return density.in_hdr(density.outputs.squeeze(points), confidence)
     if region != "interval":
         raise ValueError(f"region must be 'hdr' or 'interval', got {region!r}.")
     check_one_output("coverage with region='interval'", density.outputs)
-    points = as_points("y", y, density)[..., 0].numpy()
+    values = points[..., 0].numpy()
     low, high = _interval_of_rows(density, confidence)
-    return (low <= points) & (points <= high)
+    return (low <= values) & (values <= high)
 
 
 def _interval_of_rows(
-    density: ConditionalDensity, confidence: float
+    density: ConditionalDensity, confidence: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the central interval of one output without an output axis, (n,)."""
+    """Return the central interval of one output without an output axis."""
     low, high = density.interval(confidence)
-    return low.reshape(len(density)), high.reshape(len(density))
+    shape = low.shape[: low.ndim - len(density.outputs.event_shape)]
+    return low.reshape(shape), high.reshape(shape)
 
 
 def pit(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
@@ -437,7 +410,7 @@ def pit(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
 
     Returns
     -------
-    u : ndarray of shape (n,) or (n, n_outputs)
+    u : ndarray of shape (n, n_outputs), or (n,) for a density of scalars
         In [0, 1]; uniform, and independent between outputs, if the density is true.
 
     References
@@ -452,14 +425,18 @@ def pit(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
     >>> pit([0.0], MixtureDensity([[1.0]], [[0.0]], [[1.0]]))
     array([0.5])
     """
+    points = as_observations(y, density)
     if density.n_outputs == 1:
-        return density.cdf(y).reshape(np.shape(y))
-    points = as_points("y", y, density).expand(len(density), -1).numpy()
-    columns = [density.marginal(0).cdf(points[:, 0])]
+        cdf = density.cdf(density.outputs.squeeze(points))
+        return cdf.reshape(-1, *density.outputs.event_shape)
+    if len(density) < len(points):  # the conditionals differ
+        density = density[np.zeros(len(points), dtype=np.intp)]
+    values = points.numpy()
+    columns = [density.marginal(0).cdf(values[:, 0])]
     for output in range(1, density.n_outputs):
-        previous = {j: points[:, j] for j in range(output)}
+        previous = {j: values[:, j] for j in range(output)}
         conditional = density.marginal(range(output + 1)).condition(previous)
-        columns.append(conditional.cdf(points[:, [output]]))
+        columns.append(conditional.cdf(values[:, [output]]))
     return np.column_stack(columns)
 
 

@@ -19,15 +19,14 @@ from skmdn._mixture.core import (
     log_prob,
     marginal,
     mean,
-    n_uniforms,
     rescale,
     responsibilities,
-    sample,
     select,
     unwhiten,
     var,
     whiten,
 )
+from skmdn._mixture.draws import n_uniforms, sample, sample_rows
 from skmdn._mixture.entropy import (
     entropy,
     n_entropy_points,
@@ -42,7 +41,7 @@ from skmdn._mixture.factors import (
     triangularise,
 )
 from skmdn._mixture.hdr import (
-    log_level,
+    log_levels,
     n_level_points,
     regions,
 )
@@ -50,9 +49,13 @@ from skmdn._mixture.modes import (
     find_modes,
     n_mode_points,
 )
+from skmdn._mixture.scores import (
+    crps,
+    energy_score,
+    variogram_score,
+)
 from skmdn._mixture.univariate import (
     cdf,
-    crps,
     log_cdf,
     normal_cdf,
     ppf,
@@ -68,6 +71,7 @@ __all__ = [
     "covariances",
     "crps",
     "draw_components",
+    "energy_score",
     "entropy",
     "factors_from_covariances",
     "find_modes",
@@ -75,7 +79,7 @@ __all__ = [
     "joint_log_prob",
     "log_cdf",
     "log_det",
-    "log_level",
+    "log_levels",
     "log_prob",
     "marginal",
     "mean",
@@ -92,9 +96,11 @@ __all__ = [
     "rescale",
     "responsibilities",
     "sample",
+    "sample_rows",
     "select",
     "triangularise",
     "unwhiten",
     "var",
+    "variogram_score",
     "whiten",
 ]

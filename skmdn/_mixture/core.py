@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,11 @@ from torch import Tensor
 from skmdn._mixture.factors import covariances, invert_factors, log_det, reorder
 
 LOG_2PI = math.log(2 * math.pi)
+# Below this log-density squared distances have lost the digits that tell components
+# apart.
+FAR_LOG_PROB = -1e8
+# Unit of distances whose squares would overflow.
+FAR_UNIT = 2.0**-400
 
 
 class Mixture(NamedTuple):
@@ -57,7 +61,39 @@ def log_prob(mixture: Mixture, y: Tensor) -> Tensor:
 
 def responsibilities(mixture: Mixture, y: Tensor) -> Tensor:
     """Compute the probability of every component given y, (..., K)."""
-    return torch.softmax(joint_log_prob(mixture, y), dim=-1)
+    return log_responsibilities(mixture, y).exp()
+
+
+def log_responsibilities(mixture: Mixture, y: Tensor) -> Tensor:
+    """Compute the log-probability of every component given y, (..., K)."""
+    joint = joint_log_prob(mixture, y)
+    is_far = joint.amax(-1, keepdim=True) < FAR_LOG_PROB
+    if is_far.any():
+        joint = torch.where(is_far, _far_log_prob(mixture, y), joint)
+    return torch.log_softmax(joint, dim=-1)
+
+
+def _far_log_prob(mixture: Mixture, y: Tensor) -> Tensor:
+    """Compute `joint_log_prob` up to a constant of each y, (..., K).
+
+    At points so far away that squares of z lose all digits, or overflow: with z_0 that
+    of the nearest component, |z|^2 - |z_0|^2 = (z - z_0)' (z + z_0), where the means
+    enter z - z_0 through their differences alone.
+    """
+    log_weights, means, factors = mixture
+    y, means = y[..., None, :] * FAR_UNIT, means * FAR_UNIT
+    z = torch.einsum("...ij,...j->...i", factors, y - means)
+    lengths = z.abs().amax(-1).masked_fill(log_weights.isneginf(), torch.inf)
+    nearest = lengths.argmin(-1)[..., None, None]
+    z_0 = z.take_along_dim(nearest, -2)
+    mean_0 = means.take_along_dim(nearest, -2)
+    factor_0 = factors.take_along_dim(nearest[..., None], -3)
+    difference = torch.einsum("...ij,...j->...i", factors - factor_0, y - mean_0)
+    difference -= torch.einsum("...ij,...j->...i", factors, means - mean_0)
+    squares = (difference * (z + z_0)).sum(-1)
+    squares = squares.masked_fill(log_weights.isneginf(), torch.inf)
+    squares -= squares.amin(-1, keepdim=True)
+    return log_weights + log_det(factors) - squares / FAR_UNIT / FAR_UNIT / 2
 
 
 # -- moments ---------------------------------------------------------------------
@@ -65,23 +101,31 @@ def responsibilities(mixture: Mixture, y: Tensor) -> Tensor:
 
 def mean(mixture: Mixture) -> Tensor:
     """Compute the mean of the mixture, (..., d)."""
-    return (mixture.log_weights.exp()[..., None] * mixture.means).sum(-2)
+    return (mixture.log_weights.exp()[..., None, :] @ mixture.means)[..., 0, :]
 
 
 def cov(mixture: Mixture) -> Tensor:
     """Compute the covariance by the law of total variance, (..., d, d)."""
-    weights = mixture.log_weights.exp()[..., None, None]
-    offsets = mixture.means - mean(mixture)[..., None, :]
+    weights = mixture.log_weights.exp()[..., None, :]
+    offsets = mixture.means - weights @ mixture.means
     between = offsets[..., :, None] * offsets[..., None, :]
-    return (weights * (covariances(mixture.precision_factors) + between)).sum(-3)
+    within = covariances(mixture.precision_factors)
+    total = (weights.mT[..., None] * (within + between)).sum(-3)
+    shift = weights @ offsets  # see `var`
+    return total - shift.mT * shift
 
 
 def var(mixture: Mixture) -> Tensor:
-    """Compute the variance of every output, the diagonal of `cov`, (..., d)."""
-    offsets = mixture.means - mean(mixture)[..., None, :]
+    """Compute the variance of every output, the diagonal of `cov`, (..., d).
+
+    The mean of the offsets is the rounding error of the mean, which far from zero can
+    be large: its square is subtracted.
+    """
+    weights = mixture.log_weights.exp()[..., None, :]
+    offsets = mixture.means - weights @ mixture.means
     within = invert_factors(mixture.precision_factors).square().sum(-1)
-    weights = mixture.log_weights.exp()[..., None]
-    return (weights * (within + offsets.square())).sum(-2)
+    total = weights @ (within + offsets.square())
+    return (total - (weights @ offsets).square())[..., 0, :]
 
 
 def rescale(mixture: Mixture, shift: Tensor, scale: Tensor) -> Mixture:
@@ -122,37 +166,6 @@ def select(mixture: Mixture, index: Tensor) -> tuple[Tensor, Tensor]:
     return mixture.means[rows, index], mixture.precision_factors[rows, index]
 
 
-def n_uniforms(n_outputs: int) -> int:
-    """Count uniform numbers per draw: the component, and pairs for Box-Muller."""
-    return 1 + 2 * math.ceil(n_outputs / 2)
-
-
-def sample(mixture: Mixture, uniform: Tensor) -> Tensor:
-    """Turn uniform numbers (n_uniforms(d), n, s) into draws, (n, s, d).
-
-    U is inverted once for each component instead of solving for each draw, and each
-    entry of the inverse is applied to all draws at once.
-    """
-    n, n_components, d = mixture.means.shape
-    rows, columns = torch.triu_indices(d, d, device="cpu").tolist()
-    roots = invert_factors(mixture.precision_factors)[..., rows, columns]
-    entries = torch.cat([mixture.means, roots], dim=-1).flatten(0, 1).T.contiguous()
-    choice, *pairs = uniform
-    index = draw_components(mixture.log_weights, choice)
-    first_of_row = n_components * torch.arange(n, device=index.device)[:, None]
-    index = (index + first_of_row).flatten()
-    noise = []
-    for first, second in zip(pairs[::2], pairs[1::2], strict=True):
-        # For u in [0, 1), log(1 - u) is finite.
-        radius = first.neg().log1p_().mul_(-2).sqrt_().flatten()
-        angle = second.mul(2 * math.pi).flatten()
-        noise += [radius * angle.cos(), radius * angle.sin()]
-    draws = [means.index_select(0, index) for means in entries[:d]]
-    for root, row, column in zip(entries[d:], rows, columns, strict=True):
-        draws[row] += root.index_select(0, index) * noise[column]
-    return torch.stack(draws, dim=-1).view(*choice.shape, d)
-
-
 # -- marginals and conditionals --------------------------------------------------
 
 
@@ -175,7 +188,7 @@ def condition(mixture: Mixture, outputs: Sequence[int], values: Tensor) -> Mixtu
     shift = torch.einsum("...ij,...j->...i", factors[..., :n_free, n_free:], residuals)
     free_factors = factors[..., :n_free, :n_free]
     return Mixture(
-        torch.log_softmax(joint_log_prob(given, values), dim=-1),
+        log_responsibilities(given, values),
         unwhiten(mixture.means[..., free], free_factors, -shift),
         free_factors,
     )
@@ -202,38 +215,26 @@ def _split(
 # -- points at which a mixture is evaluated ----------------------------------------
 
 
-def add_axis(mixture: Mixture) -> Mixture:
-    """Add an axis of points before that of components."""
-    return Mixture(
-        mixture.log_weights[..., None, :],
-        mixture.means[..., None, :, :],
-        mixture.precision_factors[..., None, :, :, :],
-    )
-
-
 def select_rows(mixture: Mixture, rows: Tensor) -> Mixture:
     """Take the mixtures of rows (m,) of the first axis."""
     return Mixture(*(part.index_select(0, rows) for part in mixture))
 
 
-def component_points(mixture: Mixture, n_points: int) -> Tensor:
-    """Return quasi-random normal points of every component, (..., K, n_points, d).
+def fill_empty(mixture: Mixture) -> Mixture:
+    """Move components (n, K) of weight zero onto the heaviest one of their row.
 
-    In the metric of the component they are the same points for all.
+    They then add nothing to any sum, whatever their means and factors were.
     """
-    noise = _sobol_normal(mixture.means.shape[-1], n_points).to(mixture.means)
-    return unwhiten(
-        mixture.means[..., None, :], mixture.precision_factors[..., None, :, :], noise
+    is_empty = mixture.log_weights == -torch.inf
+    if not is_empty.any():
+        return mixture
+    rows = torch.arange(len(is_empty), device=is_empty.device)
+    heaviest = mixture.log_weights.argmax(-1)
+    _, means, factors = mixture
+    return Mixture(
+        mixture.log_weights,
+        torch.where(is_empty[..., None], means[rows, heaviest][:, None], means),
+        torch.where(
+            is_empty[..., None, None], factors[rows, heaviest][:, None], factors
+        ),
     )
-
-
-@lru_cache(maxsize=32)
-def _sobol_normal(n_outputs: int, n_points: int) -> Tensor:
-    """Return scrambled Sobol points mapped to a standard normal, (n_points, d)."""
-    engine = torch.quasirandom.SobolEngine(n_outputs, scramble=True, seed=0)
-    # The engine divides integers for the first point, in the default dtype.
-    first = engine.quasi.to(torch.float32) / 2**engine.MAXBIT
-    uniform = engine.draw(n_points, dtype=torch.float64)
-    uniform[0] = first
-    normal: Tensor = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
-    return normal

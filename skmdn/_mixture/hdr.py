@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,14 +19,26 @@ from skmdn._mixture.profile import (
     select_parameters,
     solve_between,
 )
-from skmdn._mixture.roots import COMPACT_BELOW
+from skmdn._mixture.quasirandom import joint_at_points
 from skmdn._mixture.univariate import normal_cdf
+from skmdn._utils.warn import warn
 
-MAX_LEVEL_STEPS = 60
-# Absolute tolerances of the mass and of the log-level.
-MASS_TOLERANCE, LEVEL_TOLERANCE = 1e-10, 1e-13
-# Several outputs: quasi-random points per row, divided among its components.
-LEVEL_POINTS = 4096
+# Newton's method with bisection, then bisection alone, which always ends.
+MAX_NEWTON_STEPS, MAX_BISECTION_STEPS = 40, 80
+# Steps of edges where the level has no more digits.
+MAX_TRIMS = 60
+# Tolerances of the mass, relative to the smaller of it and its complement, and of the
+# log-level, relative to its size.
+MASS_TOLERANCE, LEVEL_TOLERANCE = 1e-10, 4e-16
+# Up to this confidence a region can be flat: nowhere deeper below its mode, in nats.
+LARGEST_FLAT, FLAT_DEPTH = 1e-3, 1e-7
+# Modes whose log-densities differ by less, relative to their size, are equally high.
+TIED_HEIGHTS = 1e-13
+SMALLEST_SLOPE = 1e-300
+# Difference of a probability from the confidence that calls for a warning.
+LARGEST_MISS = 1e-7
+# Several outputs: quasi-random points per row.
+LEVEL_POINTS = 8192
 
 
 class Regions(NamedTuple):
@@ -36,56 +50,204 @@ class Regions(NamedTuple):
 
 
 def n_level_points(mixture: Mixture) -> int:
-    """Count points per row at which `log_level` evaluates every component."""
-    if mixture.means.shape[-1] == 1:
-        return 2 * len(NODES)
-    return max(LEVEL_POINTS, 32 * mixture.means.shape[1])
+    """Count points per row at which `log_levels` evaluates every component."""
+    return 2 * len(NODES) if mixture.means.shape[-1] == 1 else LEVEL_POINTS
 
 
-def regions(mixture: Mixture, confidence: float) -> Regions:
-    """Find the highest-density regions of one output.
+# -- one output ------------------------------------------------------------------
+
+
+def regions(mixture: Mixture, confidences: Sequence[float]) -> list[Regions]:
+    """Find the highest-density regions of one output, for each confidence.
 
     The density is monotone between neighbouring critical points, and so crosses a level
     at most once between them. Newton's method finds the level above which the mass is
-    `confidence`.
+    the confidence, in (0, 1).
     """
-    profile, _, _ = find_critical_points(mixture)
-    level = _settle_level(mixture, profile, confidence)
-    rows, edges, _ = _edges(mixture, profile, level)
-    # Edges come in pairs: the lower and the upper end of an interval.
-    return Regions(level, rows[::2], edges.unflatten(0, (-1, 2)))
+    mixture = core.fill_empty(mixture)
+    profile, rows, modes = find_critical_points(mixture)
+    parts = []
+    for confidence in confidences:
+        if confidence > LARGEST_FLAT:
+            parts.append(_steep_regions(mixture, profile, confidence))
+            continue
+        found, is_flat = _flat_regions(mixture, rows, modes, confidence)
+        others = (~is_flat).nonzero()[:, 0]
+        if len(others):
+            steep = _steep_regions(
+                core.select_rows(mixture, others),
+                Profile(*(part[others] for part in profile)),
+                confidence,
+            )
+            found = _replace(found, others, steep)
+        parts.append(found)
+    return parts
 
 
-def _settle_level(mixture: Mixture, profile: Profile, confidence: float) -> Tensor:
-    """Find the log-level above which the mass is `confidence`, (n,)."""
-    level = _first_level(profile, confidence)
-    settled = level.clone()
-    low, high = profile.heights.amin(-1), profile.heights.amax(-1)
-    pending = torch.arange(len(level), device=level.device)
-    for _ in range(MAX_LEVEL_STEPS):
+def _replace(found: Regions, others: Tensor, steep: Regions) -> Regions:
+    """Replace the regions of some rows (m,)."""
+    log_level = found.log_level.index_copy(0, others, steep.log_level)
+    is_kept = ~torch.isin(found.rows, others)
+    rows = torch.cat([found.rows[is_kept], others[steep.rows]])
+    edges = torch.cat([found.edges[is_kept], steep.edges])
+    order = rows.argsort(stable=True)
+    return Regions(log_level, rows[order], edges[order])
+
+
+def _flat_regions(
+    mixture: Mixture, rows: Tensor, modes: Tensor, confidence: float
+) -> tuple[Regions, Tensor]:
+    """Find regions so narrow that the density is constant on them.
+
+    Such an interval, of width w around its mode, has the probability w p(mode). Widths
+    of equally high modes are proportional to 1 / sqrt(c), with c minus the second
+    derivative of the log-density.
+
+    Returns
+    -------
+    regions : Regions
+        Of all rows.
+    is_flat : Tensor of shape (n,)
+        Rows for which this holds.
+    """
+    parameters = select_parameters(mixture, rows)
+    heights, _, second, _ = differentiate_log_density(modes, *parameters)
+    lowest = heights.new_full((len(mixture.means),), -math.inf)
+    top = lowest.scatter_reduce(0, rows, heights, "amax")
+    below = top[rows] - heights
+    is_top = below <= TIED_HEIGHTS * (1 + top.abs())[rows]
+    # Of equally high modes that are closer than the region is wide, the first is kept.
+    index = is_top.nonzero()[:, 0]
+    width = confidence * (-top).exp()[rows[index]]
+    is_near = (rows[index].diff() == 0) & (modes[index].diff() < width[1:])
+    is_top = is_top.index_fill(0, index[1:][is_near], value=False)
+    shares = (-second).clamp(min=torch.finfo(second.dtype).tiny).rsqrt() * is_top
+    shares = shares / torch.zeros_like(top).index_add_(0, rows, shares)[rows]
+    half = shares * confidence * (-top).exp()[rows] / 2
+    depth = torch.zeros_like(top)
+    for end in (modes - half, modes + half):
+        drop = top[rows] - differentiate_log_density(end, *parameters)[0]
+        depth.scatter_reduce_(0, rows, drop * is_top, "amax")
+    is_near = ~is_top & (below <= 4 * depth[rows])
+    is_flat = (depth < FLAT_DEPTH).index_fill(0, rows[is_near], value=False)
+    edges = torch.stack([modes - half, modes + half], dim=1)[is_top]
+    return _without_empty(Regions(top - depth, rows[is_top], edges)), is_flat
+
+
+def _steep_regions(mixture: Mixture, profile: Profile, confidence: float) -> Regions:
+    """Find the other regions, by the log-level above which the mass is `confidence`.
+
+    The unknown is the depth of the level below the highest mode.
+    """
+    peak = profile.heights.amax(-1)
+    depth = peak - _first_level(profile, confidence)
+    low, high = torch.zeros_like(peak), peak - profile.heights.amin(-1)
+    levels = torch.empty_like(peak)
+    pending = torch.arange(len(peak), device=peak.device)
+    found = []
+    for n_steps in range(MAX_NEWTON_STEPS + MAX_BISECTION_STEPS):
+        level = peak - depth
         rows, edges, slopes = _edges(mixture, profile, level)
-        excess = _mass(mixture, rows, edges) - confidence
-        low = torch.where(excess >= 0, level, low)
-        high = torch.where(excess <= 0, level, high)
+        mass, excess = _small_mass(mixture, rows, edges, confidence)
+        low = torch.where(excess <= 0, depth, low)
+        high = torch.where(excess >= 0, depth, high)
         # The derivative of an edge with respect to the log-level is 1 / slope.
-        rate = torch.zeros_like(level).index_add(0, rows, slopes.abs().reciprocal())
-        step = excess / (rate * level.exp())
-        is_inside = (level + step > low) & (level + step < high)
-        following = torch.where(is_inside, level + step, (low + high) / 2)
-        is_settled = excess.abs() <= MASS_TOLERANCE
-        is_settled |= (following - level).abs() <= LEVEL_TOLERANCE
-        settled[pending] = level
-        level = torch.where(is_settled, level, following)
+        speeds = slopes.abs().clamp(min=SMALLEST_SLOPE).reciprocal()
+        rate = torch.zeros_like(level).index_add_(0, rows, speeds)
+        step = (excess * mass / (rate * level.exp())).nan_to_num(0.0)
+        is_exact = excess.abs() <= MASS_TOLERANCE
+        is_closed = high - low <= LEVEL_TOLERANCE * (1 + peak.abs() + depth)
+        # Of the ends of a closed bracket, the one where the mass is too large.
+        is_loose = is_closed & (excess >= 0) & ~is_exact
+        if is_loose.any():
+            edges = _trim(mixture, rows, edges, speeds, is_loose, confidence)
+        is_settled = is_exact | is_loose
+        levels[pending] = level
+        is_last = is_settled[rows]
+        found.append((pending[rows[is_last]], edges[is_last]))
         moving = (~is_settled).nonzero()[:, 0]
         if not len(moving):
+            return _as_regions(levels, found)
+        if confidence < 0.5:
+            # The logarithm of a small mass is nearly linear in that of the depth.
+            step = -depth * torch.expm1(-step / depth)
+        is_inside = (depth - step > low) & (depth - step < high)
+        is_inside &= n_steps < MAX_NEWTON_STEPS
+        depth = torch.where(is_inside, depth - step, (low + high) / 2)
+        depth = torch.where(is_closed, high, depth)
+        pending, peak, depth, low, high = (
+            part[moving] for part in (pending, peak, depth, low, high)
+        )
+        mixture = core.select_rows(mixture, moving)
+        profile = Profile(*(part[moving] for part in profile))
+    raise ArithmeticError(f"The regions of {len(pending)} rows were not found.")
+
+
+def _trim(
+    mixture: Mixture,
+    rows: Tensor,
+    edges: Tensor,
+    speeds: Tensor,
+    is_loose: Tensor,
+    confidence: float,
+) -> Tensor:
+    """Move the edges of some rows inwards until the mass is `confidence`.
+
+    Where the density is flat, a rounding error of the level moves an edge far. Edges
+    move in proportion to their speeds, the derivatives with respect to the log-level.
+    Warn if no floats are edges of a region that holds its probability.
+    """
+    mixture = core.select_rows(mixture, is_loose.nonzero()[:, 0])
+    index = is_loose[rows].nonzero()[:, 0]
+    rows = (is_loose.cumsum(0) - 1)[rows[index]]
+    lower, upper = edges[index].unflatten(0, (-1, 2)).unbind(1)
+    heights = core.log_prob(core.select_rows(mixture, rows), edges[index, None])
+    speeds = speeds[index].unflatten(0, (-1, 2))
+    speed, rows = speeds.sum(1), rows[::2]
+    share = speeds[:, 0] / speed
+    wanted = confidence if confidence < 0.5 else confidence - 1
+    for _ in range(MAX_TRIMS):
+        moved = torch.stack([lower, upper], dim=1).flatten()
+        _, excess = _small_mass(mixture, rows.repeat_interleave(2), moved, confidence)
+        # Mass inside minus the confidence.
+        surplus = wanted * (excess * math.copysign(1, wanted)).expm1()
+        if (surplus.abs() <= MASS_TOLERANCE * abs(wanted)).all():
             break
-        if len(moving) < COMPACT_BELOW * len(level):
-            pending, level, low, high = (
-                part[moving] for part in (pending, level, low, high)
-            )
-            mixture = core.select_rows(mixture, moving)
-            profile = Profile(*(part[moving] for part in profile))
-    return settled
+        is_open = lower < upper
+        flow = torch.zeros_like(surplus)
+        flow.index_add_(0, rows, speed * heights[::2].exp() * is_open)
+        # Reduction of the length of each interval, at most all of it.
+        loss = ((surplus / flow)[rows] * speed).nan_to_num(0.0).minimum(upper - lower)
+        lower = lower + share * loss * is_open
+        upper = (upper - (1 - share) * loss * is_open).maximum(lower)
+    miss = surplus.abs().max()
+    if miss > LARGEST_MISS:
+        warn(
+            f"The probability of a highest-density region differs from {confidence} "
+            f"by {miss:.2g}: a component is narrower than the rounding errors of its "
+            "mean. Subtract an offset from y."
+        )
+    return edges.index_copy(0, index, moved)
+
+
+def _as_regions(levels: Tensor, found: list[tuple[Tensor, Tensor]]) -> Regions:
+    """Sort rows and edges, of which pairs are the ends of an interval."""
+    rows, edges = map(torch.cat, zip(*found, strict=True))
+    rows, edges = rows[::2], edges.unflatten(0, (-1, 2))
+    order = rows.argsort(stable=True)
+    return _without_empty(Regions(levels, rows[order], edges[order]))
+
+
+def _without_empty(regions: Regions) -> Regions:
+    """Omit intervals without length where the row has others."""
+    _, rows, edges = regions
+    is_empty = edges[:, 0] == edges[:, 1]
+    if not is_empty.any():
+        return regions
+    has_length = torch.zeros_like(regions.log_level, dtype=torch.bool)
+    has_length[rows[~is_empty]] = True
+    is_kept = ~(is_empty & has_length[rows])
+    return regions._replace(rows=rows[is_kept], edges=edges[is_kept])
 
 
 def _first_level(profile: Profile, confidence: float) -> Tensor:
@@ -117,40 +279,81 @@ def _edges(
         value, first, second, _ = differentiate_log_density(y, *row)
         return sign * (value - level), sign * first, sign * second
 
-    here, there = heights[rows, left], heights[rows, left + 1]
-    share = ((level[rows] - here) / (there - here)).nan_to_num(0.5).clamp(0, 1)
+    share = _share_of_way(profile, rows, left, level[rows])
     y = solve_between(
         excess, profile.points, rows, left, (*parameters, level[rows], sign), share
     )
     return rows, y, differentiate_log_density(y, *parameters)[1]
 
 
-def _mass(mixture: Mixture, rows: Tensor, edges: Tensor) -> Tensor:
-    """Sum the probabilities between pairs of edges over each row, (n,)."""
-    log_weights, means, factors = select_parameters(mixture, rows[::2])
-    lower, upper = ((e[:, None] - means) * factors for e in (edges[::2], edges[1::2]))
+def _share_of_way(
+    profile: Profile, rows: Tensor, left: Tensor, level: Tensor
+) -> Tensor:
+    """Approximate where the log-density reaches a level between two points, in [0, 1].
+
+    By the parabola through both points, with the slope at the flatter one.
+    """
+    slopes = profile.slopes[rows, left], profile.slopes[rows, left + 1]
+    is_mirrored = slopes[0].abs() > slopes[1].abs()
+    start, end = left + is_mirrored.long(), left + (~is_mirrored).long()
+    width = profile.points[rows, end] - profile.points[rows, start]
+    height = profile.heights[rows, start]
+    rise, target = profile.heights[rows, end] - height, level - height
+    linear = profile.slopes[rows, start] * width
+    root = (linear.square() + 4 * (rise - linear) * target).clamp(min=0).sqrt()
+    share = 2 * target / (linear + torch.where(rise > 0, root, -root))
+    share = share.nan_to_num(0.5).clamp(0, 1)
+    return torch.where(is_mirrored, 1 - share, share)
+
+
+def _small_mass(
+    mixture: Mixture, rows: Tensor, edges: Tensor, confidence: float
+) -> tuple[Tensor, Tensor]:
+    """Compute the mass inside pairs of edges, or outside for large confidences.
+
+    Returns
+    -------
+    mass : Tensor of shape (n,)
+    excess : Tensor of shape (n,)
+        Log-ratio of the mass to its target; positive where too much is inside.
+    """
+    lower, upper, inner = edges[::2], edges[1::2], rows[::2]
+    if confidence < 0.5:
+        mass = _mass(mixture, inner, lower, upper)
+        return mass, (mass / confidence).log()
+    is_first = torch.ones_like(inner, dtype=torch.bool)
+    is_first[1:] = inner[1:] != inner[:-1]
+    before = torch.where(is_first, -torch.inf, upper.roll(1))
+    last = upper[is_first.roll(-1)]
+    mass = _mass(mixture, inner, before, lower)
+    mass += _mass(mixture, inner[is_first], last, torch.full_like(last, torch.inf))
+    return mass, (mass / (1 - confidence)).log().neg()
+
+
+def _mass(mixture: Mixture, rows: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Sum the probabilities of intervals (m,) of rows (m,) over each row, (n,)."""
+    log_weights, means, factors = select_parameters(mixture, rows)
+    lower, upper = ((edge[:, None] - means) * factors for edge in (lower, upper))
     # Differences are taken in the smaller tail, where the cdf is accurate.
     flip = torch.where(lower + upper > 0, -1.0, 1.0).to(lower)
     between = normal_cdf(upper * flip) - normal_cdf(lower * flip)
     mass = (log_weights.exp() * between * flip).sum(-1)
-    total = mass.new_zeros(len(mixture.means))
-    return total.index_add_(0, rows[::2], mass)
+    return mass.new_zeros(len(mixture.means)).index_add_(0, rows, mass)
 
 
-def log_level(mixture: Mixture, confidence: float) -> Tensor:
-    """Compute the log-density that is exceeded with probability `confidence`, (n,).
+# -- any number of outputs ---------------------------------------------------------
 
-    It is exact for one output. For several it is a quantile of the log-density at
-    quasi-random points of every component.
+
+def log_levels(mixture: Mixture, confidences: Sequence[float]) -> Tensor:
+    """Compute log-densities exceeded with the given probabilities, (n_confidences, n).
+
+    For one output they are those of `regions`. For several they are quantiles of the
+    log-density at points that represent the mixture.
     """
     if mixture.means.shape[-1] == 1:
-        return regions(mixture, confidence).log_level
-    n_points = n_level_points(mixture) // mixture.means.shape[1]
-    y = core.component_points(mixture, n_points)  # (n, K, points, d)
-    inner = core.add_axis(core.add_axis(mixture))
-    heights = core.log_prob(inner, y)
-    mass = (mixture.log_weights.exp() / n_points)[..., None].expand_as(heights)
-    heights, order = heights.flatten(1).sort(-1, descending=True)
-    covered = mass.flatten(1).gather(1, order).cumsum(-1)
-    last = (covered < confidence).sum(-1, keepdim=True)
-    return heights.gather(1, last.clamp(max=heights.shape[1] - 1))[:, 0]
+        return torch.stack([r.log_level for r in regions(mixture, confidences)])
+    joint = joint_at_points(mixture, LEVEL_POINTS)
+    heights = torch.cat([part.logsumexp(1) for part in joint], dim=1)
+    heights = heights.sort(-1, descending=True).values
+    last = [math.ceil(confidence * LEVEL_POINTS) - 1 for confidence in confidences]
+    return heights.T[[min(max(index, 0), LEVEL_POINTS - 1) for index in last]]

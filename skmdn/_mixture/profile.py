@@ -129,23 +129,37 @@ def _scan(mixture: Mixture) -> tuple[Profile, Tensor]:
     """Compute the profile at fixed points around each mean, and second derivatives."""
     offsets = mixture.means.new_tensor([-t for t in NODES[:0:-1]] + list(NODES))
     points = mixture.means + offsets / mixture.precision_factors[..., 0]
-    points = points.flatten(1).sort(-1).values
+    points, order = points.flatten(1).sort(dim=-1, stable=True)
+    component, node = order // len(offsets), order % len(offsets)
     parts = []
     # Only here are (rows, G, K) numbers needed, hence the chunks.
     n_numbers = points.shape[1] * mixture.means.shape[1]
     all_rows = torch.arange(len(points), device=points.device)
     for rows in row_chunks(len(points), 4 * 8 * n_numbers):
         parameters = select_parameters(mixture, all_rows[rows])
-        parts.append(_scan_rows(points[rows], *(part[:, None] for part in parameters)))
+        own = component[rows, :, None], offsets[node[rows], None]
+        parts.append(
+            _scan_rows(points[rows], *own, *(part[:, None] for part in parameters))
+        )
     heights, slopes, second = map(torch.cat, zip(*parts, strict=True))
     return Profile(points, heights, slopes), second - slopes.square()
 
 
 def _scan_rows(
-    points: Tensor, log_weights: Tensor, means: Tensor, factors: Tensor
+    points: Tensor,
+    component: Tensor,
+    offset: Tensor,
+    log_weights: Tensor,
+    means: Tensor,
+    factors: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the log-density, its slope, and p'' / p at points (rows, G)."""
+    """Compute the log-density, its slope, and p'' / p at points (rows, G).
+
+    A point is an offset (rows, G, 1) of a component (rows, G, 1): it may differ from
+    the mean by less than the rounding of the point.
+    """
     z = (points[..., None] - means).mul_(factors)
+    z.scatter_(-1, component, offset)
     log_parts = (z * z).mul_(-0.5).add_(log_weights + factors.log())
     largest = log_parts.amax(-1, keepdim=True)
     shares = log_parts.sub_(largest).clamp_(min=SMALLEST_LOG_SHARE).exp_()

@@ -1,4 +1,4 @@
-"""Mixtures of one output: cdf, quantiles, and the CRPS."""
+"""Mixtures of one output: cdf and quantiles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from skmdn._mixture.core import LOG_2PI, Mixture, mean, var, whiten
+from skmdn._mixture.core import Mixture, mean, var, whiten
 from skmdn._mixture.roots import solve_increasing
 
 
@@ -27,7 +27,8 @@ def reflect(mixture: Mixture) -> Mixture:
 def cdf(mixture: Mixture, y: Tensor) -> Tensor:
     """Compute P(Y <= y) of one output, (...), for y of shape (..., 1)."""
     z = whiten(mixture, y)[..., 0]
-    return (mixture.log_weights.exp() * normal_cdf(z)).sum(-1)
+    # The weights sum to one up to rounding.
+    return (mixture.log_weights.exp() * normal_cdf(z)).sum(-1).clamp(max=1)
 
 
 def log_cdf(mixture: Mixture, y: Tensor) -> Tensor:
@@ -98,29 +99,3 @@ def _log_cdf_above_level(
     slope = heights.sum(-1) / below
     curvature = 2 * heights.mul_(z).mul_(scales).sum(-1) / below - slope.square()
     return below.log() - level.log(), slope, curvature
-
-
-def crps(mixture: Mixture, y: Tensor) -> Tensor:
-    """Compute the continuous ranked probability score of one output, y (..., 1).
-
-    CRPS = E|Y - y| - E|Y - Y'| / 2, both weighted sums of means of absolute values of
-    Gaussians (Grimit et al. 2006, eq. 5). In the unit of y, (...); lower is better.
-    """
-    weights, means = mixture.log_weights.exp(), mixture.means[..., 0]
-    variances = mixture.precision_factors[..., 0, 0] ** -2
-    to_y = _mean_absolute(y - means, variances)
-    to_each_other = _mean_absolute(
-        means[..., :, None] - means[..., None, :],
-        variances[..., :, None] + variances[..., None, :],
-    )
-    pairs = weights[..., :, None] * weights[..., None, :]
-    return (weights * to_y).sum(-1) - (pairs * to_each_other).sum((-2, -1)) / 2
-
-
-def _mean_absolute(mean: Tensor, variance: Tensor) -> Tensor:
-    """Compute E|X| of a Gaussian X."""
-    scale = variance.sqrt()
-    z = mean / scale
-    density = (-(z.square() + LOG_2PI) / 2).exp()
-    excess: Tensor = torch.special.erf(z / math.sqrt(2))
-    return 2 * scale * density + mean * excess

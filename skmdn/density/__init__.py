@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from numbers import Integral
 from typing import Any, Self
@@ -10,28 +10,27 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skmdn import _mixture
+from skmdn._data.conversion import as_real, open_array
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import make_generator, make_seed, to_numpy, to_tensor
 from skmdn.density._base import ConditionalDensity
-from skmdn.density._checks import as_finite, as_levels, check_confidence
+from skmdn.density._checks import as_confidences, as_levels
 from skmdn.density._parameters import MixtureParameters, from_mixture
 from skmdn.density.rowwise import (
     as_points,
     check_broadcast,
     check_one_output,
+    map_mixtures,
     map_ragged,
     map_rows,
+    mixture_chunks,
     take_rows,
 )
 
 __all__ = ["ConditionalDensity", "MixtureDensity"]
-
-# Draws per block of `sample`: a block fits the cache of a processor.
-DRAWS_PER_BLOCK = 2**17
 
 
 class MixtureDensity(MixtureParameters, ConditionalDensity):
@@ -79,6 +78,9 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
 
     Notes
     -----
+    A data frame of y is taken by name, where the outputs have names: its columns may
+    have another order, and other names raise ValueError.
+
     Every method raises ValueError if an argument contains NaN, has a shape that fits
     neither the outputs nor the rows, or lies outside its range. The methods for one
     output raise ValueError if there are several: select one with `marginal` first.
@@ -144,9 +146,10 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         -----
         Deterministic. With C the component, H(Y) = H(Y | C) + H(C) - H(C | Y), and
         only the last term, which lies between zero and log K, is integrated: for
-        one output by Gauss-Legendre panels (error below 1e-6 nats), for several by
-        128 Sobol points in each component (error about 5e-3 nats, zero for
-        components that do not overlap).
+        one output by Gauss-Legendre panels (error below 1e-8 nats), for several by
+        1024 Sobol points per component, but at least 8192 and at most 65536 (error
+        below 0.01 nats, about 5e-4 on average; rounding only, where no two
+        components overlap or all differ in their weights alone).
 
         Examples
         --------
@@ -160,13 +163,15 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
     # -- moments -----------------------------------------------------------------
 
     def mean(self) -> NDArray[np.float64]:
-        return to_numpy(self.outputs.squeeze(_mixture.mean(self.mixture)))
+        return self.outputs.squeeze(map_rows(_mixture.mean, self.mixture, axis=0))
 
     def var(self) -> NDArray[np.float64]:
-        return to_numpy(self.outputs.squeeze(_mixture.var(self.mixture)))
+        var = map_rows(_mixture.var, self.mixture, axis=0, n_points=self.n_outputs)
+        return self.outputs.squeeze(var)
 
     def cov(self) -> NDArray[np.float64]:
-        return to_numpy(self.outputs.squeeze_matrix(_mixture.cov(self.mixture)))
+        cov = map_rows(_mixture.cov, self.mixture, axis=0, n_points=self.n_outputs)
+        return self.outputs.squeeze_matrix(cov)
 
     # -- one output --------------------------------------------------------------
 
@@ -188,12 +193,19 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         return self.outputs.squeeze(quantiles)
 
     def sf(self, y: ArrayLike) -> NDArray[np.float64]:
-        return _reflect(self).cdf(-np.asarray(y, dtype=np.float64))
+        check_one_output("sf", self.outputs)
+        return _reflect(self).cdf(
+            -as_real("y", self.outputs.align("y", y), infinite=True)
+        )
 
     def logsf(self, y: ArrayLike) -> NDArray[np.float64]:
-        return _reflect(self).logcdf(-np.asarray(y, dtype=np.float64))
+        check_one_output("logsf", self.outputs)
+        return _reflect(self).logcdf(
+            -as_real("y", self.outputs.align("y", y), infinite=True)
+        )
 
     def isf(self, q: ArrayLike) -> NDArray[np.float64]:
+        check_one_output("isf", self.outputs)
         return -_reflect(self).ppf(q)
 
     # -- modes and highest-density regions ---------------------------------------
@@ -212,15 +224,22 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         One output: every zero of the slope is found, between points spaced by half
         a standard deviation of each component. Several outputs: Newton's method,
         safeguarded by mean-shift steps so that the density increases, starts at
-        every mean and at the centres of neighbouring pairs, since Gaussian mixtures
-        can have modes away from their means; limits that coincide are merged, and
-        kept where the Hessian is negative definite.
+        every mean and on the ridges between each component and its 48 nearest,
+        since Gaussian mixtures can have modes away from their means. Maxima closer
+        than 1e-3 standard deviations at the point are one mode. The search is not
+        exhaustive: on 2869 random mixtures of 2 to 40 components and 2, 3 or 5
+        outputs it found all but 2 of the 25054 modes that a search from hundreds of
+        starts found. No row is without a mode, and components of weight zero have
+        none.
 
         References
         ----------
         M. A. Carreira-Perpinan, "Mode-finding for mixtures of Gaussian
         distributions", IEEE Transactions on Pattern Analysis and Machine
         Intelligence 22, 2000.
+
+        S. Ray and B. G. Lindsay, "The topography of multivariate normal mixtures",
+        Annals of Statistics 33, 2005.
 
         Examples
         --------
@@ -237,35 +256,37 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         n_points = _mixture.n_mode_points(self.mixture)
         return map_ragged(find, self.mixture, n_points=n_points)
 
-    def hdr(self, confidence: float) -> list[NDArray[np.float64]]:
+    def hdr(self, confidence: ArrayLike) -> list[Any]:
         check_one_output("hdr", self.outputs)
-        check_confidence(confidence)
-        if confidence == 1:
+        confidences = as_confidences(confidence)
+        if confidences.ndim:
+            return [self.hdr(each) for each in confidences]
+        if confidences == 1:
             return [np.array([[-np.inf, np.inf]]) for _ in range(len(self))]
-        if confidence == 0:
+        if confidences == 0:
             return [np.array([[mode, mode]]) for mode in self.mode().ravel()]
 
         def find(mixture: Mixture) -> tuple[Tensor, Tensor]:
-            found = _mixture.regions(mixture, confidence)
+            (found,) = _mixture.regions(mixture, [float(confidences)])
             return found.rows, found.edges
 
         n_points = _mixture.n_level_points(self.mixture)
         return map_ragged(find, self.mixture, n_points=n_points)
 
-    def hdr_level(self, confidence: float) -> NDArray[np.float64]:
+    def hdr_level(self, confidence: ArrayLike) -> NDArray[np.float64]:
         """Compute the density at the boundary of the highest-density region.
 
         Parameters
         ----------
-        confidence : float
+        confidence : float or array-like of shape (m,)
             Probability of the region, in [0, 1].
 
         Returns
         -------
-        level : ndarray of shape (n,)
+        level : ndarray of shape (n,), or (m, n) for several confidences
             In one over the unit of y. Exact for one output; for several the
-            quantile of the density at 4096 quasi-random points of the row, so that
-            the probability of the region differs from `confidence` by about 0.005.
+            quantile of the density at 8192 quasi-random points of the row, so that
+            the probability of the region differs from `confidence` by at most 0.01.
 
         Examples
         --------
@@ -273,27 +294,33 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         >>> MixtureDensity([[1.0]], [[0.0]], [[1.0]]).hdr_level(0.95).round(4)
         array([0.0584])
         """
-        check_confidence(confidence)
-        if confidence == 1:
-            return np.zeros(len(self))
-        if confidence == 0:
-            return self.pdf(self.mode())
-        log_level = partial(_mixture.log_level, confidence=confidence)
-        n_points = _mixture.n_level_points(self.mixture)
-        return np.exp(map_rows(log_level, self.mixture, axis=-1, n_points=n_points))
+        return np.exp(_log_levels(self, confidence))
+
+    def in_hdr(self, y: ArrayLike, confidence: ArrayLike) -> NDArray[np.bool_]:
+        log_density, levels = self.logpdf(y), _log_levels(self, confidence)
+        if levels.ndim > 1:  # insert the axes of a grid of y
+            levels = np.expand_dims(levels, (*range(1, log_density.ndim),))
+        is_inside: NDArray[np.bool_] = log_density >= levels
+        return is_inside
 
     # -- marginals, conditionals, mixtures of mixtures ---------------------------
 
     def marginal(self, outputs: Any) -> Self:
-        is_scalar = isinstance(outputs, str) or not isinstance(outputs, Iterable)
+        is_scalar = isinstance(outputs, str) or not np.iterable(outputs)
         positions = self.outputs.positions([outputs] if is_scalar else outputs)
         return from_mixture(
             type(self),
-            _mixture.marginal(self.mixture, positions),
+            map_mixtures(partial(_mixture.marginal, outputs=positions), self.mixture),
             self.outputs.select(positions, scalar=is_scalar),
         )
 
     def condition(self, given: Mapping[Any, ArrayLike]) -> Self:
+        if not hasattr(given, "keys"):
+            raise TypeError(
+                "given must be a dict of outputs and values, got an object of type "
+                f"{type(given).__name__}."
+            )
+        given = dict(given)
         positions = self.outputs.positions(given)
         if len(positions) == self.n_outputs:
             raise ValueError(
@@ -302,7 +329,7 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
             )
         values = np.empty((len(self), len(positions)))
         for column, (output, value) in enumerate(given.items()):
-            array = as_finite(f"the value of output {output!r}", value)
+            array = as_real(f"given[{output!r}]", value)
             if array.shape not in ((), (1,), (len(self),)):
                 raise ValueError(
                     f"The value of output {output!r} must be one number or one per "
@@ -310,9 +337,10 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
                 )
             values[:, column] = array
         free = [j for j in range(self.n_outputs) if j not in positions]
+        condition = partial(_mixture.condition, outputs=positions)
         return from_mixture(
             type(self),
-            _mixture.condition(self.mixture, positions, to_tensor(values)),
+            map_mixtures(condition, self.mixture, values=to_tensor(values)),
             self.outputs.select(free),
         )
 
@@ -321,19 +349,11 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
     def sample(
         self, n_samples: int = 1, random_state: Any = None
     ) -> NDArray[np.float64]:
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(
-                f"n_samples must be a positive integer, got {n_samples!r}."
-            )
-        generator = np.random.Generator(np.random.SFC64(make_seed(random_state)))
-        n_uniforms = _mixture.n_uniforms(self.n_outputs)
-        draws = np.empty((len(self), int(n_samples), self.n_outputs))
-        # The block size does not depend on `working_memory`, so neither do the draws.
-        for rows in gen_batches(len(self), max(1, DRAWS_PER_BLOCK // int(n_samples))):
-            shape = (n_uniforms, rows.stop - rows.start, int(n_samples))
-            uniform = torch.from_numpy(generator.random(shape))
-            block = take_rows(self.mixture, rows)
-            draws[rows] = _mixture.sample(block, uniform).numpy()
+        chunks = mixture_chunks(self.mixture)
+        mixtures = (take_rows(self.mixture, rows) for rows in chunks)
+        draws = _mixture.sample_rows(
+            mixtures, len(self), self.n_outputs, n_samples, random_state
+        )
         return self.outputs.squeeze(draws)
 
     def to_latent(
@@ -398,7 +418,7 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         >>> density.from_latent([[3.0, 2.0]])
         array([[2., 2.]])
         """
-        codes = as_finite("z", z)
+        codes = as_real("z", z)
         n_codes = self.n_components if component is None else 1
         expected = (
             len(self),
@@ -412,6 +432,24 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         return to_numpy(_mixture.unwhiten(means, factors, tensor)).reshape(expected)
 
 
+def _log_levels(density: MixtureDensity, confidence: ArrayLike) -> NDArray[np.float64]:
+    """Return log-densities at the boundaries of the regions, (n,) or (m, n)."""
+    confidences = as_confidences(confidence)
+    each, n = np.atleast_1d(confidences), len(density)
+    levels = np.full((len(each), n), -np.inf)  # of the confidence 1
+    if (each == 0).any():
+        levels[each == 0] = density.logpdf(density.mode())
+    is_inner = (each > 0) & (each < 1)
+    if is_inner.any():
+        levels[is_inner] = map_rows(
+            partial(_mixture.log_levels, confidences=each[is_inner].tolist()),
+            density.mixture,
+            axis=-1,
+            n_points=_mixture.n_level_points(density.mixture),
+        )
+    return levels if confidences.ndim else levels[0]
+
+
 def _reflect(density: MixtureDensity) -> MixtureDensity:
     """Return the density of -Y, whose lower tail is the upper tail of Y."""
     reflected = _mixture.reflect(density.mixture)
@@ -423,16 +461,16 @@ def _select_component(mixture: Mixture, component: Any) -> Mixture:
     if component is None:
         return mixture
     n_rows, n_components = mixture.log_weights.shape
-    if isinstance(component, Integral):
+    if isinstance(component, Integral) and not isinstance(component, bool):
         uniform = torch.rand(
             (n_rows, 1),
-            generator=make_generator(make_seed(component)),
+            generator=make_generator(make_seed(component, "component")),
             dtype=torch.float64,
             device="cpu",
         )
         index = _mixture.draw_components(mixture.log_weights, uniform)
     else:
-        chosen = np.asarray(component)
+        chosen = np.asarray(open_array("component", component))
         if (
             chosen.shape != (n_rows,)
             or chosen.dtype.kind not in "iu"

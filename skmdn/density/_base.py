@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skmdn._data.outputs import Outputs
-from skmdn.density._checks import check_confidence
+from skmdn.density._checks import as_confidences
 
 
 class ConditionalDensity(ABC):
@@ -285,18 +285,18 @@ class ConditionalDensity(ABC):
         return self.ppf(0.5)
 
     def interval(
-        self, confidence: float
+        self, confidence: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Compute the central interval, with equal tail probabilities, of one output.
 
         Parameters
         ----------
-        confidence : float
+        confidence : float or array-like of shape (m,)
             Probability of the interval, in [0, 1].
 
         Returns
         -------
-        lower, upper : ndarray of shape (n,)
+        lower, upper : ndarray of shape (n,), or (m, n) for several confidences
             In the unit of y; shapes as in `ppf`.
 
         Examples
@@ -306,8 +306,8 @@ class ConditionalDensity(ABC):
         >>> lower.round(2), upper.round(2)
         (array([-1.96]), array([1.96]))
         """
-        check_confidence(confidence)
-        tail = (1 - confidence) / 2
+        confidences = as_confidences(confidence)
+        tail = (1 - (confidences[:, None] if confidences.ndim else confidences)) / 2
         return self.ppf(tail), self.isf(tail)
 
     # -- modes and highest-density regions ---------------------------------------
@@ -331,23 +331,25 @@ class ConditionalDensity(ABC):
         mode : ndarray of shape (n, n_outputs)
             In the unit of y; scalars have no last axis.
         """
-        return np.stack([points[0] for points in self.modes()])
+        modes = np.array([points[0] for points in self.modes()], dtype=np.float64)
+        return modes.reshape(len(self), *self.outputs.event_shape)
 
     @abstractmethod
-    def hdr(self, confidence: float) -> list[NDArray[np.float64]]:
+    def hdr(self, confidence: ArrayLike) -> list[Any]:
         """Compute the highest-density region of one output.
 
         It is the smallest set of the given probability.
 
         Parameters
         ----------
-        confidence : float
+        confidence : float or array-like of shape (m,)
             Probability of the region, in [0, 1].
 
         Returns
         -------
         intervals : list of n ndarrays of shape (n_intervals, 2)
-            Disjoint, in increasing order, in the unit of y.
+            Disjoint, in increasing order, in the unit of y. For several confidences
+            a list of m such lists.
 
         See Also
         --------
@@ -368,29 +370,31 @@ class ConditionalDensity(ABC):
         """
 
     @abstractmethod
-    def hdr_level(self, confidence: float) -> NDArray[np.float64]:
+    def hdr_level(self, confidence: ArrayLike) -> NDArray[np.float64]:
         """Compute the density at the boundary of the highest-density region.
 
         Parameters
         ----------
-        confidence : float
+        confidence : float or array-like of shape (m,)
             Probability of the region, in [0, 1].
 
         Returns
         -------
-        level : ndarray of shape (n,)
+        level : ndarray of shape (n,), or (m, n) for several confidences
             In one over the unit of y.
         """
 
-    def in_hdr(self, y: ArrayLike, confidence: float) -> NDArray[np.bool_]:
+    @abstractmethod
+    def in_hdr(self, y: ArrayLike, confidence: ArrayLike) -> NDArray[np.bool_]:
         """Return whether y lies in the highest-density region, for any outputs.
 
         Parameters
         ----------
         y : array-like of shape (n, n_outputs) or broadcastable to it
             As in `logpdf`.
-        confidence : float
-            Probability of the region, in [0, 1].
+        confidence : float or array-like of shape (m,)
+            Probability of the region, in [0, 1]. Several confidences add a first axis
+            to the result.
 
         Returns
         -------
@@ -404,8 +408,6 @@ class ConditionalDensity(ABC):
         array([[False],
                [ True]])
         """
-        is_inside: NDArray[np.bool_] = self.pdf(y) >= self.hdr_level(confidence)
-        return is_inside
 
     # -- marginals, conditionals, samples ----------------------------------------
 
@@ -466,7 +468,7 @@ class ConditionalDensity(ABC):
         ----------
         n_samples : int, default=1
             Draws per row.
-        random_state : int, RandomState instance or None, default=None
+        random_state : int, RandomState, Generator or None, default=None
             Seed. With `None` every call gives new draws.
 
         Returns

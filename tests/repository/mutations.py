@@ -84,7 +84,7 @@ MUTATIONS = {
         "nn:_bound", "-math.log(_1) - _2", "math.log(_1) - _2"
     ),
     "between-component covariance left out": Mutation(
-        "_mixture:cov", "covariances(_1) + _2", "covariances(_1)"
+        "_mixture:cov", "_1 + between", "_1"
     ),
     "between-network variance left out": Mutation(
         "means_and_stds", "_1.mean(0) + _2.var(0, correction=0)", "_1.mean(0)"
@@ -113,7 +113,7 @@ MUTATIONS = {
         "MixtureHead.terms", "_1.log_softmax(1)", "_1.log_softmax(0)"
     ),
     "condition keeps the weights": Mutation(
-        "_mixture:condition", "torch.log_softmax(_1, dim=-1)", "mixture.log_weights"
+        "_mixture:condition", "log_responsibilities(_1, _2)", "mixture.log_weights"
     ),
     "condition shifts the wrong way": Mutation(
         "_mixture:condition", "unwhiten(_1, _2, -_3)", "unwhiten(_1, _2, _3)"

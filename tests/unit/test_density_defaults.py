@@ -8,7 +8,7 @@ from helpers import OTHER_DEFAULTS, random_density, random_scalar_density
 from numpy.testing import assert_array_equal
 
 from skmdn import MixtureDensity
-from skmdn._mixture import core
+from skmdn._mixture.quasirandom import normal_points
 from skmdn.datasets import make_inverse_sine
 from skmdn.metrics import crps, energy_score, variogram_score
 
@@ -60,10 +60,10 @@ QUERIES = {
 @pytest.mark.parametrize("setting", OTHER_DEFAULTS)
 def test_results_do_not_depend_on_the_defaults_of_torch(setting, query):
     # Quasi-random points that an earlier test cached would hide a fault.
-    core._sobol_normal.cache_clear()
+    normal_points.cache_clear()
     with OTHER_DEFAULTS[setting]():
         found = QUERIES[query]()
-    core._sobol_normal.cache_clear()
+    normal_points.cache_clear()
     expected = QUERIES[query]()
     if isinstance(expected, np.ndarray):
         found, expected = [found], [expected]

@@ -16,7 +16,6 @@ from sklearn.preprocessing import StandardScaler
 from skmdn import MDNRegressor, MixtureDensity, predict_density
 from skmdn.datasets import make_inverse_sine
 from skmdn.metrics import (
-    _absolute_moment,
     coverage,
     crps,
     energy_score,
@@ -113,24 +112,6 @@ def test_variogram_score_equals_sampling(order):
     assert_allclose(variogram_score(y, density, order=order), expected, rtol=0.05)
 
 
-@pytest.mark.parametrize("order", [0.5, 1.0, 1.5])
-def test_absolute_moments_equal_quadrature(order):
-    nodes, node_weights = np.polynomial.legendre.leggauss(400)
-    for mean in (0.0, 0.3, 5.0, 31.0, 33.0, 1e4):
-        # |x| bends at zero: integrate either side of it.
-        total = 0.0
-        for low, high in (
-            (mean - 12, min(0.0, mean + 12)),
-            (max(0.0, mean - 12), mean + 12),
-        ):
-            if high > low:
-                x = low + (high - low) * (1 + nodes) / 2
-                height = np.abs(x) ** order * stats.norm.pdf(x - mean)
-                total += (high - low) / 2 * node_weights @ height
-        ours = _absolute_moment(np.array(mean), np.array(1.0), order)
-        assert_allclose(ours, total, rtol=3e-6)
-
-
 def test_interval_score_is_its_definition_and_proper():
     density = random_scalar_density(5, 3)
     low, high = density.interval(0.8)
@@ -221,7 +202,7 @@ def test_predict_density_refuses_what_has_none():
     ("call", "message"),
     [
         (lambda: crps([[0, 0]], random_density(1, 2, 2)), "crps needs one output"),
-        (lambda: crps([np.nan], random_scalar_density(1, 2)), "must not contain NaN"),
+        (lambda: crps([np.nan], random_scalar_density(1, 2)), "y contains NaN"),
         (
             lambda: interval_score([[0, 0]], random_density(1, 2, 2)),
             "interval_score needs one output",
@@ -240,11 +221,11 @@ def test_predict_density_refuses_what_has_none():
         ),
         (
             lambda: variogram_score([[0, 0]], random_density(1, 2, 2), order=0),
-            "order must be positive, got 0",
+            "order must be a positive number, got 0",
         ),
         (
             lambda: energy_score([[0, 0]], random_density(1, 2, 2), n_samples=1),
-            "n_samples must be at least 2, got 1",
+            "n_samples must be an integer of at least 2, got 1",
         ),
     ],
 )

@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
 from skmdn import _mixture
-from skmdn._mixture import Mixture, core
+from skmdn._mixture import Mixture
 from skmdn._mixture.factors import reorder
+from skmdn._mixture.quasirandom import normal_points
 from skmdn._mixture.univariate import normal_cdf
 from skmdn.nn import mixture_nll, mixture_nll_bound
 
@@ -118,14 +119,14 @@ def test_components_are_drawn_by_their_weights():
 
 def computed(mixture, y, uniform, q):
     """All that depends on points or iterations, for one or several outputs."""
-    core._sobol_normal.cache_clear()
+    normal_points.cache_clear()
     found = [
         _mixture.log_prob(mixture, y),
         _mixture.responsibilities(mixture, y),
         _mixture.cov(mixture),
         _mixture.var(mixture),
         _mixture.entropy(mixture),
-        _mixture.log_level(mixture, 0.8),
+        _mixture.log_levels(mixture, [0.8]),
         _mixture.sample(mixture, uniform),
         *_mixture.find_modes(mixture),
     ]
@@ -133,7 +134,7 @@ def computed(mixture, y, uniform, q):
         return [*found, *_mixture.condition(mixture, [1], y[:, 1:])]
     return [
         *found,
-        *_mixture.regions(mixture, 0.8),
+        *_mixture.regions(mixture, [0.8])[0],
         _mixture.ppf(mixture, q),
         _mixture.log_cdf(mixture, y),
         _mixture.crps(mixture, y),
