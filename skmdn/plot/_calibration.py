@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from skmdn.density import ConditionalDensity
+from skmdn.density.rowwise import check_density
 from skmdn.metrics import coverage, pit, predict_density
 from skmdn.plot._axes import MODEL_COLOR, REFERENCE_COLOR, get_axes
 
@@ -106,6 +107,7 @@ class PITDisplay(_ObservationDisplay):
         -------
         display : PITDisplay
         """
+        check_density(density, "from_predictions(density, y)")
         return cls(pit(y, density), labels=density.output_names).plot(ax=ax)
 
     def plot(self, ax: Any = None, *, n_bins: int = 20) -> Self:
@@ -207,9 +209,10 @@ class CalibrationDisplay(_ObservationDisplay):
         -------
         display : CalibrationDisplay
         """
+        check_density(density, "from_predictions(density, y)")
         nominal = np.linspace(0.05, 0.95, 19)
-        observed = [coverage(y, density, level).mean() for level in nominal]
-        return cls(nominal, np.array(observed), n_rows=len(density)).plot(ax=ax)
+        observed = coverage(y, density, nominal).mean(axis=1)
+        return cls(nominal, observed, n_rows=len(density)).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw the curve, and the 95 % band of a calibrated density.

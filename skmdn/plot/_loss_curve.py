@@ -78,10 +78,22 @@ class LossCurveDisplay:
         self.ax_ = get_axes(ax)
         self.figure_ = self.ax_.figure
         epochs = np.arange(1, len(self.training) + 1)
-        self.ax_.plot(epochs, self.training, color=REFERENCE_COLOR, label="training")
+        # A line through one point is invisible.
+        marker = "o" if len(epochs) == 1 else None
+        self.ax_.plot(
+            epochs,
+            self.training,
+            color=REFERENCE_COLOR,
+            marker=marker,
+            label="training",
+        )
         if self.validation is not None:
             self.ax_.plot(
-                epochs, self.validation, color=MODEL_COLOR, label="validation"
+                epochs,
+                self.validation,
+                color=MODEL_COLOR,
+                marker=marker,
+                label="validation",
             )
             best = np.argmin(self.validation)
             self.ax_.plot(
