@@ -171,9 +171,7 @@ def _steep_regions(mixture: Mixture, profile: Profile, confidence: float) -> Reg
         if confidence < 0.5:
             # The logarithm of a small mass is nearly linear in that of the depth.
             step = -depth * torch.expm1(-step / depth)
-        is_inside = (depth - step > low) & (depth - step < high)
-        is_inside &= n_steps < MAX_NEWTON_STEPS
-        depth = torch.where(is_inside, depth - step, (low + high) / 2)
+        depth = _next_depth(depth - step, low, high, bisect=n_steps >= MAX_NEWTON_STEPS)
         depth = torch.where(is_closed, high, depth)
         pending, peak, depth, low, high = (
             part[moving] for part in (pending, peak, depth, low, high)
@@ -181,6 +179,14 @@ def _steep_regions(mixture: Mixture, profile: Profile, confidence: float) -> Reg
         mixture = core.select_rows(mixture, moving)
         profile = Profile(*(part[moving] for part in profile))
     raise ArithmeticError(f"The regions of {len(pending)} rows were not found.")
+
+
+def _next_depth(wanted: Tensor, low: Tensor, high: Tensor, *, bisect: bool) -> Tensor:
+    """Return the wanted depths inside their brackets, or else the middles of these."""
+    middle = (low + high) / 2
+    if bisect:
+        return middle
+    return torch.where((wanted > low) & (wanted < high), wanted, middle)
 
 
 def _trim(
