@@ -102,7 +102,7 @@ def make_seed(random_state: Any, name: str = "random_state") -> int:
     Raises
     ------
     ValueError
-        If `random_state` is none of these; the message calls it `name`.
+        If `random_state` has another type or is negative. The message contains `name`.
     """
     if random_state is None:
         random_state = np.random.default_rng()

@@ -80,21 +80,14 @@ class LossCurveDisplay:
         epochs = np.arange(1, len(self.training) + 1)
         # A line through one point is invisible.
         marker = "o" if len(epochs) == 1 else None
-        self.ax_.plot(
-            epochs,
-            self.training,
-            color=REFERENCE_COLOR,
-            marker=marker,
-            label="training",
-        )
+        curves = {
+            "training": (self.training, REFERENCE_COLOR),
+            "validation": (self.validation, MODEL_COLOR),
+        }
+        for label, (losses, color) in curves.items():
+            if losses is not None:
+                self.ax_.plot(epochs, losses, color=color, marker=marker, label=label)
         if self.validation is not None:
-            self.ax_.plot(
-                epochs,
-                self.validation,
-                color=MODEL_COLOR,
-                marker=marker,
-                label="validation",
-            )
             best = np.argmin(self.validation)
             self.ax_.plot(
                 best + 1,
