@@ -157,8 +157,9 @@ def _steep_regions(mixture: Mixture, profile: Profile, confidence: float) -> Reg
         step = (excess * mass / (rate * level.exp())).nan_to_num(0.0)
         is_exact = excess.abs() <= MASS_TOLERANCE
         is_closed = high - low <= LEVEL_TOLERANCE * (1 + peak.abs() + depth)
-        # Of the ends of a closed bracket, the one where the mass is too large.
-        is_loose = is_closed & (excess >= 0) & ~is_exact
+        # Of the ends of a closed bracket, the one where the mass is too large. A mass
+        # at the same depth can differ by rounding, since pending rows change.
+        is_loose = is_closed & ((excess >= 0) | (depth >= high)) & ~is_exact
         if is_loose.any():
             edges = _trim(mixture, rows, edges, speeds, is_loose, confidence)
         is_settled = is_exact | is_loose

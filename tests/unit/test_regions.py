@@ -1,5 +1,8 @@
 """Highest-density regions against brute force and known shapes."""
 
+import importlib
+import itertools
+
 import numpy as np
 import pytest
 from helpers import random_density, random_scalar_density
@@ -155,6 +158,23 @@ def test_hdr_of_a_flat_top(confidence):
     intervals = density.hdr(confidence)
     assert_allclose(exact_mass(density, intervals), confidence, rtol=1e-8)
     assert_allclose(intervals[0].sum(), 0, atol=1e-4)  # a triple root
+
+
+@pytest.mark.parametrize("confidence", [0.3, 0.9])
+def test_the_search_ends_where_masses_differ_by_rounding(monkeypatch, confidence):
+    # The same depth gives another mass if the number of pending rows has changed.
+    search = importlib.import_module("skmdn._mixture.hdr")
+    exact, n_calls = search._small_mass, itertools.count()
+
+    def noisy(*arguments):
+        mass, excess = exact(*arguments)
+        is_first = next(n_calls) < 30
+        return mass, excess + (excess.sign() * 1e-9 if is_first else -3e-9)
+
+    monkeypatch.setattr(search, "_small_mass", noisy)
+    density = wild_scalar_density(50, 4)
+    mass = exact_mass(density, density.hdr(confidence))
+    assert_allclose(mass, confidence, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("excess", [5e-10, 1e-9, 3e-7, 1e-5])
