@@ -1,4 +1,4 @@
-"""Timing of the benchmarks: tasks alternate, so that load affects all of them alike."""
+"""Timing of the benchmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from collections.abc import Callable
 def time_in_turn(
     tasks: dict[str, Callable[[], object]], repeats: int
 ) -> dict[str, float]:
-    """Return median seconds of each task; the tasks alternate, after a warm-up."""
+    """Return median seconds of each task, after a warm-up.
+
+    The tasks alternate, so that load affects all of them alike.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for repeat in range(repeats + 1):
         for name, task in tasks.items():
@@ -19,3 +22,16 @@ def time_in_turn(
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+class Clock:
+    """CPU and wall seconds since its creation."""
+
+    def __init__(self) -> None:
+        self.start, self.wall_start = time.process_time(), time.perf_counter()
+
+    def cpu(self) -> float:
+        return time.process_time() - self.start
+
+    def wall(self) -> float:
+        return time.perf_counter() - self.wall_start

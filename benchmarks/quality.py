@@ -3,12 +3,14 @@
     python benchmarks/quality.py --data DIR                      skmdn, nine UCI sets
     python benchmarks/quality.py --data DIR --peers skmdn,ngboost,catboost
     python benchmarks/quality.py --data DIR --sets enb,jura --splits 0,1
+    python benchmarks/quality.py --data DIR --params '{"n_estimators": 8}'
     python benchmarks/quality.py --picture docs/quality.png      draw existing results
 
 DIR contains NAME.npz files, at any depth, with the arrays X, y and test_mask (n_splits,
 n). Each (set, split, peer) is appended to --out as one row as soon as it is done, so
 that a stopped run can be resumed. Every peer runs with its defaults, in this process,
-on the raw X and y, or on standardised data if it does not standardise itself. NLL is in
+on the raw X and y, or on standardised data if it does not standardise itself. With
+--params the fit appears as one more peer, named by its parameters. NLL is in
 nats, CRPS and RMSE are in the unit of y; all are means over the test rows, and lower is
 better.
 
@@ -22,13 +24,11 @@ imported only where it is needed.
 from __future__ import annotations
 
 import argparse
-import csv
-import os
-import platform
-import time
+import json
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from _quality_picture import Table, draw, mean_and_error
-from numpy.typing import NDArray
+from _results import append, integers, machine, names, parser_of, read
+from _tables import Array, as_columns, load
+from _timing import Clock
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 from sklearn.mixture import GaussianMixture
@@ -46,7 +48,6 @@ from sklearn.preprocessing import StandardScaler
 if TYPE_CHECKING:
     from skmdn import MixtureDensity
 
-Array = NDArray[np.float64]
 Density = Callable[[Array], "MixtureDensity"]
 LEVEL = 0.9
 
@@ -61,20 +62,7 @@ SETS = {
     "wine": "wine-quality-red",
     "yacht": "yacht",
 }
-FIELDS = [
-    "set",
-    "split",
-    "peer",
-    "nll",
-    "crps",
-    "rmse",
-    "coverage",
-    "fit_cpu",
-    "fit_wall",
-    "predict_cpu",
-    "threads",
-    "version",
-]
+SCORES = ("nll", "crps", "rmse", "coverage", "fit_cpu", "fit_wall", "predict_cpu")
 
 
 # -- peers: fit(X, y, seed) returns a function from X to a density ----------------
@@ -93,10 +81,11 @@ def gaussians(mean: Array, std: Array) -> MixtureDensity:
     return MixtureDensity(np.ones((len(mean), 1)), mean[:, None], factors[:, None])
 
 
-def fit_skmdn(X: Array, y: Array, seed: int) -> Density:
+def fit_skmdn(X: Array, y: Array, seed: int, **params: Any) -> Density:
     from skmdn import MDNRegressor
 
-    return MDNRegressor(random_state=seed).fit(X, y).predict_density
+    params = {"random_state": seed, **params}
+    return MDNRegressor(**params).fit(X, y).predict_density
 
 
 def fit_ngboost(X: Array, y: Array, seed: int) -> Density:
@@ -209,10 +198,6 @@ def fit_skpro(X: Array, y: Array, seed: int) -> Density:
     return density
 
 
-def as_columns(y: Array) -> Array:
-    return y.reshape(len(y), -1)
-
-
 def in_units(
     weights: Array, means: Array, factors: Array, units: StandardScaler, y_ndim: int
 ) -> MixtureDensity:
@@ -284,13 +269,12 @@ def judge_treeffuser(
 ) -> dict[str, float]:
     from treeffuser import Treeffuser
 
-    start, wall = time.process_time(), time.perf_counter()
+    clock = Clock()
     model = Treeffuser(seed=seed)
     model.fit(X, y)
-    fit_cpu, fit_wall = time.process_time() - start, time.perf_counter() - wall
-    start = time.process_time()
+    fit_cpu, fit_wall, clock = clock.cpu(), clock.wall(), Clock()
     draws = np.sort(model.sample(X_test, n_samples=100).reshape(100, -1), axis=0)
-    predict_cpu = time.process_time() - start
+    predict_cpu = clock.cpu()
     # CRPS = E|Y - y| - E|Y - Y'| / 2; unbiased second term from the sorted draws.
     rank = np.arange(100)[:, None]
     spread = 2 * ((2 * rank - 99) * draws).sum(axis=0) / (100 * 99)
@@ -319,12 +303,11 @@ def judge(
 ) -> dict[str, float]:
     from skmdn.metrics import crps
 
-    start, wall = time.process_time(), time.perf_counter()
+    clock = Clock()
     predict = fit(X, y, seed)
-    fit_cpu, fit_wall = time.process_time() - start, time.perf_counter() - wall
-    start = time.process_time()
+    fit_cpu, fit_wall, clock = clock.cpu(), clock.wall(), Clock()
     density = predict(X_test)
-    predict_cpu = time.process_time() - start
+    predict_cpu = clock.cpu()
     error = as_columns(density.mean() - y_test)
     scores = {
         "nll": float(-density.logpdf(y_test).mean()),
@@ -342,65 +325,58 @@ def judge(
     return scores
 
 
-def load(data: Path, name: str) -> tuple[Array, Array, NDArray[np.bool_]]:
+def find(data: Path, name: str) -> Path:
     (path,) = data.rglob(f"{SETS.get(name, name)}.npz")
-    with np.load(path) as arrays:
-        X, y, masks = arrays["X"], arrays["y"], arrays["test_mask"]
-    y = y.astype(np.float64)
-    return (
-        X.astype(np.float64),
-        y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y,
-        masks,
-    )
+    return path
+
+
+def version(peer: str) -> str:
+    if peer == "skmdn":  # the one that is imported, which may not be installed
+        import skmdn
+
+        return skmdn.__version__
+    return metadata.version(PACKAGES.get(peer, peer))
+
+
+def judge_peer(
+    peer: str, parts: tuple[Array, Array, Array, Array, int], params: dict[str, Any]
+) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if peer == "treeffuser":
+            return judge_treeffuser(*parts)
+        fit = partial(PEERS[peer], **params) if peer == "skmdn" else PEERS[peer]
+        return judge(fit, *parts)
 
 
 def run(options: argparse.Namespace) -> None:
     """Append a row for every set, split and peer that is not in the file yet."""
     done = {(r["set"], int(r["split"]), r["peer"]) for r in read(options.out)}
     for name in options.sets:
-        X, y, masks = load(options.data, name)
+        X, y, masks = load(find(options.data, name))
         splits = range(len(masks)) if options.splits is None else options.splits
         for split in splits:
             if split >= len(masks):
                 continue
             train, test = ~masks[split], masks[split]
             for peer in options.peers:
-                if (name, split, peer) in done:
+                is_changed = peer == "skmdn" and options.params
+                label = f"skmdn {json.dumps(options.params)}" if is_changed else peer
+                if (name, split, label) in done:
                     continue
                 if y.ndim == 2 and peer in ONE_OUTPUT:
                     continue
                 parts = X[train], y[train], X[test], y[test], split
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    if peer == "treeffuser":
-                        scores = judge_treeffuser(*parts)
-                    else:
-                        scores = judge(PEERS[peer], *parts)
-                row = {"set": name, "split": split, "peer": peer, **scores}
+                scores = judge_peer(peer, parts, options.params)
+                row = {"set": name, "split": split, "peer": label, **scores}
                 row["threads"] = torch.get_num_threads()
-                row["version"] = metadata.version(PACKAGES.get(peer, peer))
+                row["version"] = version(peer)
                 append(options.out, row)
                 print(
-                    f"{name:10s} {split:3d} {peer:12s} NLL {scores['nll']:8.3f}  CRPS "
+                    f"{name:10s} {split:3d} {label:12s} NLL {scores['nll']:8.3f}  CRPS "
                     f"{scores['crps']:9.4g}  fit {scores['fit_cpu']:6.1f} s CPU",
                     flush=True,
                 )
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 # -- reporting ----------------------------------------------------------------------
@@ -409,7 +385,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
 def by_set_and_peer(path: Path) -> Table:
     table: Table = defaultdict(lambda: defaultdict(dict))
     for row in read(path):
-        values = {field: float(row[field]) for field in FIELDS[3:10]}
+        values = {score: float(row[score]) for score in SCORES}
         table[row["set"]][row["peer"]][int(row["split"])] = values
     return table
 
@@ -443,21 +419,16 @@ def report(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-
-    def names(text: str) -> list[str]:
-        return text.split(",")
-
-    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser = parser_of(__doc__, "quality.csv")
     parser.add_argument("--sets", type=names, default=list(SETS))
-    parser.add_argument(
-        "--splits", type=lambda text: [int(part) for part in text.split(",")]
-    )
+    parser.add_argument("--splits", type=integers)
     parser.add_argument("--peers", type=names, default=["skmdn"])
-    parser.add_argument("--out", type=Path, default=Path("quality.csv"))
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--params",
+        type=json.loads,
+        default={},
+        help="JSON of MDNRegressor's parameters",
+    )
     parser.add_argument("--picture", type=Path, help="draw the results")
     options = parser.parse_args()
     unknown = set(options.peers) - {*PEERS, "treeffuser"}
@@ -467,10 +438,7 @@ def main() -> None:
             f"{', '.join(PEERS)}, treeffuser"
         )
     torch.set_num_threads(options.threads)
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    print(machine(options.threads))
     if options.data is not None:
         run(options)
     report(options.out)

@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import train_test_split
 
+import skmdn
 from skmdn import MDNRegressor
 
 
@@ -34,8 +35,8 @@ def neighbours_are_found(monkeypatch):
 def quality(monkeypatch):
     module = load_benchmark("quality")
 
-    def small(X, y, seed):
-        mdn = MDNRegressor(2, n_estimators=1, max_iter=2, random_state=seed)
+    def small(X, y, seed, max_iter=2):
+        mdn = MDNRegressor(2, n_estimators=1, max_iter=max_iter, random_state=seed)
         return mdn.fit(X, y).predict_density
 
     monkeypatch.setitem(module.PEERS, "skmdn", small)
@@ -74,9 +75,26 @@ def test_quality_judges_every_split_once(quality, data, monkeypatch, capsys):
     assert "| one | ridge | 2 |" in capsys.readouterr().out
 
 
+def test_quality_takes_changed_parameters_for_one_more_peer(
+    quality, data, monkeypatch, capsys
+):
+    one = ["--sets", "one", "--splits", "0"]
+    (first,) = run(quality, monkeypatch, data, *one)
+    changed = [*one, "--params", '{"max_iter": 4}']
+    for _ in range(2):  # the second run finds its row done
+        rows = run(quality, monkeypatch, data, *changed)
+        assert [row["peer"] for row in rows] == ["skmdn", 'skmdn {"max_iter": 4}']
+    assert rows[0] == first
+    assert rows[0]["nll"] != rows[1]["nll"]
+    assert {row["version"] for row in rows} == {skmdn.__version__}
+    difference = float(rows[1]["nll"]) - float(rows[0]["nll"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"| {difference:+.3g} ± nan |")
+
+
 def test_quality_of_ridge_is_that_by_hand(quality, data, monkeypatch):
     (row, _) = run(quality, monkeypatch, data, "--peers", "ridge", "--splits", "1")
-    X, y, masks = quality.load(data, "one")
+    X, y, masks = quality.load(quality.find(data, "one"))
     X_train, y_train, X_test, y_test = (
         X[~masks[1]],
         y[~masks[1]],
