@@ -73,7 +73,7 @@ class ConditionalModel:
 
     def mixtures(self, X: Any) -> Iterator[Mixture]:
         """Yield pooled mixtures of all networks, in chunks of rows."""
-        shift, scale = map(to_tensor, self.target)
+        shift, scale = map(to_tensor, self.target[:2])
         for _, rows in self._chunks(X, self.network.floats_per_mixture):
             with inference():
                 mixture = Mixture(*(part.cpu() for part in pool(self.network(rows))))
@@ -103,7 +103,7 @@ class ConditionalModel:
         means = self._buffer(X)
         for chunk, rows in self._chunks(X, self.network.floats_per_row):
             means[chunk] = self.network.mean(rows).mean(0).T.cpu()
-        shift, scale = map(to_tensor, self.target)
+        shift, scale = map(to_tensor, self.target[:2])
         return to_numpy(means.mul_(scale).add_(shift))
 
     @inference()
@@ -115,7 +115,7 @@ class ConditionalModel:
             # The law of total variance, of equally likely members.
             variance = variance.mean(0) + mean.var(0, correction=0)
             means[chunk], variances[chunk] = mean.mean(0).T.cpu(), variance.T.cpu()
-        shift, scale = map(to_tensor, self.target)
+        shift, scale = map(to_tensor, self.target[:2])
         means.mul_(scale).add_(shift)
         return to_numpy(means), to_numpy(variances.mul_(scale**2).sqrt_())
 
@@ -159,6 +159,8 @@ class ConditionalModel:
             "network_": self.network,
             "X_mean_": self.features.mean,
             "X_scale_": self.features.scale,
+            "X_knees_": self.features.knees,
+            "X_spread_": self.features.spread,
             "y_mean_": self.target.mean,
             "y_scale_": self.target.scale,
             "n_outputs_": self.outputs.size,
@@ -171,8 +173,8 @@ class ConditionalModel:
         return {
             "structure": dict(self.structure),
             "parameters": {name: to_numpy(p) for name, p in parameters.items()},
-            "features": self.features._asdict(),
-            "target": self.target._asdict(),
+            "features": self.features.to_state(),
+            "target": self.target.to_state(),
             "event_shape": self.outputs.event_shape,
             "output_names": self.outputs.names,
         }
@@ -184,8 +186,7 @@ class ConditionalModel:
         parameters = state["parameters"]
         network.load_state_dict({name: to_tensor(p) for name, p in parameters.items()})
         features, target = (
-            Scaling(*(np.array(part[name]) for name in Scaling._fields))
-            for part in (state["features"], state["target"])
+            Scaling.from_state(state[part]) for part in ("features", "target")
         )
         names = state["output_names"]
         outputs = Outputs(

@@ -152,12 +152,17 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         fit.
     network_ : MixtureDensityNetwork
         The networks, an ordinary :class:`torch.nn.Module` on the CPU in float64.
-        It maps ``(X - X_mean_) / X_scale_`` to mixtures over
-        ``(y - y_mean_) / y_scale_``.
+        It maps ``(soft(X) - X_mean_) / X_scale_`` to mixtures over
+        ``(y - y_mean_) / y_scale_``; for ``soft`` see `X_knees_`.
     X_mean_, X_scale_, y_mean_, y_scale_ : ndarray
-        Standardisation, exactly undone in all predictions. A target of negative
-        skewness has a negative scale, so that mirrored targets give mirrored fits. Like
-        `network_` they describe the model; assigning to them does not change it.
+        Standardisation, exactly undone in all predictions: mean and standard deviation
+        of ``soft(X)``, and of y clipped to ten robust deviations from its median. A
+        target of negative skewness has a negative scale, so that mirrored targets give
+        mirrored fits. Assigning to these does not change the model.
+    X_knees_, X_spread_ : ndarray of shape (2, n_features) and (n_features,)
+        Soft tails: with ``inside = np.clip(X, *X_knees_)``, ``soft(X)`` is ``inside +
+        X_spread_ * np.arcsinh((X - inside) / X_spread_)``. The knees lie two robust
+        deviations from the median, or at infinity where nearly all values are equal.
 
     See Also
     --------

@@ -118,6 +118,8 @@ class _Served(nn.Module):
 
     X_mean: Tensor
     X_scale: Tensor
+    X_knees: Tensor
+    X_spread: Tensor
     y_mean: Tensor
     y_scale: Tensor
 
@@ -128,8 +130,12 @@ class _Served(nn.Module):
         for name, scaling in (("X", model.features), ("y", model.target)):
             self.register_buffer(f"{name}_mean", to_tensor(scaling.mean))
             self.register_buffer(f"{name}_scale", to_tensor(scaling.scale))
+        self.register_buffer("X_knees", to_tensor(model.features.knees))
+        self.register_buffer("X_spread", to_tensor(model.features.spread))
 
     def forward(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        inside = torch.minimum(torch.maximum(X, self.X_knees[0]), self.X_knees[1])
+        X = inside + self.X_spread * _asinh((X - inside) / self.X_spread)
         mixture = pool(self.network((X - self.X_mean) / self.X_scale))
         mixture = _mixture.rescale(mixture, self.y_mean, self.y_scale)
         log_weights, means, factors = mixture
@@ -149,7 +155,16 @@ def _metadata(estimator: MDNRegressor) -> dict[str, str]:
     return {"skmdn": __version__} | known
 
 
-# -- linear algebra that ONNX lacks -----------------------------------------------
+# -- functions that ONNX or onnxruntime lacks ------------------------------------
+
+
+def _asinh(x: Tensor) -> Tensor:
+    """Compute asinh, which onnxruntime lacks in float64, to an absolute error."""
+    size = x.abs()
+    above = size + 1  # a factor taken out of the logarithm, since x^2 may overflow
+    ratio = size / above
+    root = (ratio.square() + above.reciprocal().square()).sqrt()
+    return x.sign() * (above.log() + (ratio + root).log())
 
 
 def _qr(matrices: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:

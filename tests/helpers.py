@@ -142,6 +142,13 @@ def signed_scales(mdn):
     return np.sign(mdn.y_scale_)[:, None] * mdn.y_scale_
 
 
+def standardised(mdn, X):
+    """Return the features of the networks, by the formula of the documentation."""
+    inside = np.clip(X, *mdn.X_knees_)
+    soft = inside + mdn.X_spread_ * np.arcsinh((X - inside) / mdn.X_spread_)
+    return (soft - mdn.X_mean_) / mdn.X_scale_
+
+
 def plain_network(n_features):
     """Build a user-defined network without state or noise."""
     return nn.Sequential(nn.Linear(n_features, 8), nn.Tanh())

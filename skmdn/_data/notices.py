@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skmdn._data.rows import UniqueRows, dense_blocks
-from skmdn._data.scaling import Scaling
+from skmdn._data.rows import UniqueRows, as_dense, dense_blocks
+from skmdn._data.scaling import KNEE, Scaling
 from skmdn._utils.warn import Notice
 from skmdn.distributed import Ranks
 
@@ -30,6 +30,19 @@ NARROW = 0.1
 LEAST_SPREAD = 1 / 300
 SCALE_AGAIN = (
     "Fit again, or begin partial_fit again, with rows that are representative of all."
+)
+# A value lies absurdly far out from so many scales on, if none lies on the way, from a
+# distance smaller by a factor of 2^GAP or more. Tails of real tables have no such gaps.
+ABSURD, GAP = 64.0, 5
+# Powers of two of a distance in scales that are told apart.
+EXPONENTS = 64
+X_REMEDY = (
+    "If this marks missing values, replace it by a likely value and add a column that "
+    "says so; the fit bounds its influence."
+)
+Y_REMEDY = (
+    "If it is an error, remove the row; the fit bounds its influence, but the density "
+    "has a component of little weight there."
 )
 CHECK_UNITS = "Check that they have the units of the rows to fit."
 # With this many rows per distinct value, a density can place spikes on the values.
@@ -107,6 +120,107 @@ def notices_of_few_rows(
             "sklearn.linear_model.BayesianRidge."
         )
     ]
+
+
+# -- rows far outside the others ----------------------------------------------------
+
+
+def notices_of_outliers(
+    rows: UniqueRows,
+    scalings: tuple[Scaling, Scaling],
+    names: tuple[Sequence[str] | None, Sequence[str] | None],
+    ranks: Ranks,
+) -> list[Notice]:
+    """Note values of X and y that lie absurdly far from all others of their column.
+
+    The parameters are those of `notices_of_scale`, for the rows that determined the
+    scale. A few rows lie absurdly far out if they are beyond `ABSURD` scales and no
+    row lies on the way: the closest is at most a share 1 / 2^`GAP` as far out.
+
+    Returns
+    -------
+    notices : list of Notice
+        One for X and one for y at most; they name the worst column.
+    """
+    given = (
+        ("X", rows.X, rows.positions, X_REMEDY),
+        ("y", rows.y, np.arange(len(rows.y)), Y_REMEDY),
+    )
+    notices = []
+    for (name, values, index, remedy), scaling, columns in zip(
+        given, scalings, names, strict=True
+    ):
+        edges, counts = _gaps(values, index, scaling, ranks)
+        if scaling.tails is not None:  # those without hold rare values of another kind
+            edges[np.isinf(scaling.tails.high)] = np.inf
+        if not (found := np.isfinite(edges)).any():
+            continue
+        worst = int(np.argmax(np.where(found, edges, -1)))
+        far, low, high = _sides(values, index, scaling, edges, worst, ranks)
+        if low == high:
+            continue
+        where = worst if columns is None else repr(columns[worst])
+        more = f" and {n - 1} more" if (n := found.sum()) > 1 else ""
+        n_far = int(counts[worst])
+        which = "1 row" if n_far == 1 else f"the furthest of {n_far} distinct rows"
+        notices.append(
+            Notice(
+                f"{name} has values far outside the others in column {where}{more}: "
+                f"{far:.7g} in {which}, while all others lie between {low:.3g} and "
+                f"{high:.3g}. {remedy}"
+            )
+        )
+    return notices
+
+
+def _gaps(
+    X: Any, index: NDArray[np.intp], scaling: Scaling, ranks: Ranks
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the distance in scales of the values beyond a gap, and their number.
+
+    Both have the shape (n_columns,); the distance is infinite where there is no gap.
+    """
+    n_columns = X.shape[1]
+    counts = np.zeros((n_columns, EXPONENTS))
+    for _, block in dense_blocks(X, index):
+        distance = np.abs(block - scaling.mean) / np.abs(scaling.scale)
+        row, column = np.nonzero(distance >= 2)  # no gap begins before
+        bins = np.minimum(np.frexp(distance[row, column])[1], EXPONENTS - 1)
+        np.add.at(counts, (column, bins), 1)
+    counts = ranks.sum(counts)
+    n_beyond = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    edges, n_far = np.full(n_columns, np.inf), np.zeros(n_columns)
+    most = FAR_SHARE * ranks.sum(len(index))
+    first = int(np.ceil(np.log2(ABSURD))) + 1
+    for exponent in range(EXPONENTS - 1, first - 1, -1):
+        # Distances in [2^(e - 1), 2^e) have the exponent e.
+        is_gap = n_beyond[:, exponent] == n_beyond[:, exponent - GAP]
+        is_gap &= (n_beyond[:, exponent] > 0) & (n_beyond[:, exponent] < most)
+        edges[is_gap] = 2.0 ** (exponent - 1)
+        n_far[is_gap] = n_beyond[is_gap, exponent]
+    return edges, n_far
+
+
+def _sides(
+    X: Any,
+    index: NDArray[np.intp],
+    scaling: Scaling,
+    edges: NDArray[np.float64],
+    column: int,
+    ranks: Ranks,
+) -> tuple[float, float, float]:
+    """Return the value of a column furthest out, and the range of those before it."""
+    values = as_dense(X[:, [column]])[index, 0].astype(np.float64)
+    distance = np.abs(values - scaling.mean[column]) / abs(scaling.scale[column])
+    is_far = distance > edges[column]
+    near = values[~is_far]
+    high, minus_low = ranks.max(
+        [near.max(initial=-np.inf), -near.min(initial=np.inf)]
+    ).tolist()
+    ours = values[distance.argmax()] if is_far.any() else scaling.mean[column]
+    furthest = np.array(ranks.all_gather(ours))
+    worst = np.abs(furthest - scaling.mean[column]).argmax()
+    return float(furthest[worst]), -minus_low, high
 
 
 # -- rows outside of a scale -------------------------------------------------------
@@ -187,14 +301,19 @@ def _compare(
     far_share = min(1.0, max(FAR_SHARE, FAR_ROWS / n_rows)) - 1e-9  # for rounding
     extreme_share = max(EXTREME_SHARE, EXTREME_ROWS / n_rows) - 1e-9
     share = weight / ranks.sum(weight.sum())
+    # With soft tails, a value must be far out both as given and as the networks see
+    # it: the rows that determined a scale can be the former, but never the latter.
+    seen_far, seen_extreme = (_seen(scaling, distance) for distance in (far, EXTREME))
     sums = np.zeros((5, X.shape[1]))
     with np.errstate(over="ignore", invalid="ignore"):
         for part, block in dense_blocks(X, index):
             z = (block - scaling.mean) / scaling.scale
             distance = np.abs(z)
             is_narrow = (distance > 0) & (distance < NARROW)
-            is_extreme = distance > EXTREME
-            columns = z, z**2, distance > far, is_extreme, is_narrow
+            seen = np.abs(scaling.transform(block).numpy())
+            is_far = (distance > far) & (seen > seen_far)
+            is_extreme = (distance > EXTREME) & (seen > seen_extreme)
+            columns = z, z**2, is_far, is_extreme, is_narrow
             sums += [share[part] @ column for column in columns]
     mean, square, is_far, is_extreme, is_narrow = ranks.sum(sums)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -209,3 +328,10 @@ def _compare(
     if n_rows >= PIECE_ROWS:
         is_outside |= varies & (std < LEAST_SPREAD)
     return mean * np.sign(scaling.scale), std, is_outside
+
+
+def _seen(scaling: Scaling, distance: float) -> NDArray[np.float64]:
+    """Return at what distance a network sees a value so many scales away, (p,)."""
+    has_tails = np.isfinite(scaling.knees[1])
+    softened = KNEE + np.arcsinh(distance - KNEE)
+    return np.where(has_tails, softened, distance)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from skmdn._data.robust import limits
 from skmdn._utils.arrays import row_chunks
 from skmdn.distributed import ALONE, Ranks
 
@@ -74,7 +75,7 @@ def merge_rows(rows: Rows) -> UniqueRows:
     """
     X, y, weight = rows
     hashes = hash_rows(X, np.arange(len(y)))
-    keys = (y * orientation(y, weight)).T[::-1]
+    keys = (y * orientation(np.clip(y, *limits(y, weight)), weight)).T[::-1]
     # The last key has priority. Sorting by weight within equal rows fixes the order
     # in which their weights are added.
     order = np.lexsort((weight, *keys, hashes))

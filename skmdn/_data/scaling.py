@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from skmdn._data.robust import MAX_ROWS, Spreads, limits
 from skmdn._data.rows import UniqueRows, as_dense, dense_blocks, orientation
 from skmdn._utils.arrays import to_tensor
 from skmdn.distributed import ALONE, Ranks
@@ -18,25 +20,95 @@ from skmdn.distributed import ALONE, Ranks
 LARGEST_REACH = 1e150
 # Largest standardised number whose square cannot overflow in float32.
 LARGEST_OUTLIER = 1e15
+# Spreads from the median at which the soft tails of a feature begin.
+KNEE = 2.0
+# Standard deviations from the mean from which on targets count less in training.
+FAR = 30.0
+
+
+class Tails(NamedTuple):
+    """Soft tails of columns: the identity between two knees, and asinh beyond.
+
+    A value x beyond a knee k becomes k + spread asinh((x - k) / spread), so that the
+    map is smooth and strictly increasing, and sizes far out count by their logarithm.
+    A column without tails has infinite knees. Shapes: (n_columns,).
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+    @classmethod
+    def fit(
+        cls,
+        X: Any,
+        weight: NDArray[np.float64],
+        index: NDArray[np.intp],
+        ranks: Ranks = ALONE,
+    ) -> Tails:
+        """Place the knees two spreads from the median.
+
+        The spread is that of the quartiles of a normal distribution, or of quantiles
+        further out where the quartiles are equal. A column of which nearly all values
+        are equal has no tails.
+        """
+        spreads = Spreads.of(X, weight, index, ranks)
+        spread = spreads.narrowest()
+        has_none = spread == 0
+        spread[has_none] = 1.0
+        with np.errstate(over="ignore"):  # refused later
+            reach = np.where(has_none, np.inf, KNEE * spread)
+        return cls(spreads.median - reach, spreads.median + reach, spread)
+
+    def soften(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Apply the map, in the unit of X."""
+        inside = np.minimum(np.maximum(X, self.low), self.high)
+        beyond = X - inside
+        if not beyond.any():
+            return X
+        beyond /= self.spread
+        np.arcsinh(beyond, out=beyond)
+        beyond *= self.spread
+        beyond += inside
+        return beyond
 
 
 class Scaling(NamedTuple):
-    """Location and scale of each column, (n_columns,); a negative scale mirrors it."""
+    """Location and scale of each column, (n_columns,); a negative scale mirrors it.
+
+    The columns of X have soft `tails`, and their location and scale are those of the
+    softened values; y is scaled by an affine map only.
+    """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
+    tails: Tails | None = None
 
     @classmethod
     def fit_features(cls, rows: UniqueRows, ranks: Ranks = ALONE) -> Scaling:
-        """Standardise X by its weighted mean and standard deviation."""
-        return cls.fit("X", rows.X, rows.weight, rows.positions, ranks)
+        """Soften the tails of X, and standardise by weighted mean and deviation."""
+        tails = Tails.fit(rows.X, rows.weight, rows.positions, ranks)
+        given = rows.X, rows.weight, rows.positions
+        return cls.fit("X", *given, ranks, tails.soften)._replace(tails=tails)
 
     @classmethod
     def fit_targets(cls, rows: UniqueRows, ranks: Ranks = ALONE) -> Scaling:
-        """Standardise y, and mirror targets of negative skewness."""
-        index = np.arange(len(rows.y))
-        mean, scale = cls.fit("y", rows.y, rows.weight, index, ranks)
-        return cls(mean, scale * orientation(rows.y, rows.weight, ranks))
+        """Standardise y, and mirror targets of negative skewness.
+
+        Mean, standard deviation and skewness are those of the targets clipped to
+        their `limits`, so that one of them cannot set the scale of all.
+        """
+        y, weight = rows.y, rows.weight
+        low, high = limits(y, weight, ranks, MAX_ROWS)
+
+        def clip(y: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.clip(y, low, high)
+
+        mean, scale, _ = cls.fit("y", y, weight, np.arange(len(y)), ranks, clip)
+        # An outlier must have a square in float32.
+        reach = ranks.max(np.abs(y - mean).max(axis=0, initial=0))
+        scale = np.maximum(scale, reach / LARGEST_OUTLIER)
+        return cls(mean, scale * orientation(clip(y), weight, ranks))
 
     @classmethod
     def fit(
@@ -46,10 +118,12 @@ class Scaling(NamedTuple):
         weight: NDArray[np.float64],
         index: NDArray[np.intp],
         ranks: Ranks = ALONE,
+        bound: Callable[[NDArray[np.float64]], NDArray[np.float64]] = np.asarray,
     ) -> Scaling:
         """Compute the weighted mean and standard deviation of the rows of an index.
 
         Weights belong to the rows of the index; constant columns get scale one.
+        Blocks of rows count as a function `bound` returns them.
 
         Raises
         ------
@@ -58,27 +132,54 @@ class Scaling(NamedTuple):
             contains `name`.
         """
         # Sums are taken of differences from a row: exact where a column is constant.
-        origin = ranks.broadcast(as_dense(X[index[:1]]).astype(np.float64))
+        first = ranks.broadcast(as_dense(X[index[:1]]).astype(np.float64))
         share = weight / ranks.sum(weight.sum())
-        shift, reach = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+        shift, reach, bounded = np.zeros((3, X.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
+            origin = bound(first)
             for part, block in dense_blocks(X, index):
-                block -= origin
-                shift += share[part] @ block
-                reach = np.maximum(reach, np.abs(block).max(axis=0))
-        shift, reach = ranks.sum(shift), ranks.max(reach)
-        _check_reach(name, reach)
+                reach = np.maximum(reach, np.abs(block - first).max(axis=0))
+                difference = bound(block) - origin
+                bounded = np.maximum(bounded, np.abs(difference).max(axis=0))
+                shift += share[part] @ difference
+        shift, bounded = ranks.sum(shift), ranks.max(bounded)
+        _check_reach(name, ranks.max(reach))
         mean = origin[0] + shift
         variance = ranks.sum(
             sum(
-                share[part] @ (block - mean) ** 2
+                share[part] @ (bound(block) - mean) ** 2
                 for part, block in dense_blocks(X, index)
             )
         )
         # Rows of negligible weight may lie further out than float32 can represent.
-        std = np.maximum(np.sqrt(variance), reach / LARGEST_OUTLIER)
+        std = np.maximum(np.sqrt(variance), bounded / LARGEST_OUTLIER)
         is_constant = std <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         return cls(mean, np.where(is_constant, 1.0, std))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Scaling:
+        """Rebuild a scaling; states of earlier releases have no tails."""
+        tails = state.get("tails")
+        if tails is not None:
+            tails = Tails(**{name: np.array(tails[name]) for name in Tails._fields})
+        return cls(np.array(state["mean"]), np.array(state["scale"]), tails)
+
+    def to_state(self) -> dict[str, Any]:
+        """Convert to arrays and builtins."""
+        state = {"mean": self.mean, "scale": self.scale}
+        return state if self.tails is None else state | {"tails": self.tails._asdict()}
+
+    @property
+    def knees(self) -> NDArray[np.float64]:
+        """Values of each column where its soft tails begin, (2, n_columns)."""
+        if self.tails is None:
+            return np.full((2, len(self.mean)), [[-np.inf], [np.inf]])
+        return np.stack([self.tails.low, self.tails.high])
+
+    @property
+    def spread(self) -> NDArray[np.float64]:
+        """Width on which the soft tails of each column bend, (n_columns,)."""
+        return np.ones(len(self.mean)) if self.tails is None else self.tails.spread
 
     @property
     def log_scale(self) -> float:
@@ -87,6 +188,8 @@ class Scaling(NamedTuple):
 
     def transform(self, array: NDArray[Any]) -> Tensor:
         """Standardise, in float64."""
+        if self.tails is not None:
+            array = self.tails.soften(array)
         return torch.from_numpy((array - self.mean) / self.scale)
 
     def transform_rows(
@@ -163,8 +266,23 @@ class ScaledRows(NamedTuple):
             if sparse.issparse(rows.X)
             else features.transform_rows(rows.X, rows.positions, dtype, device)
         )
-        y = target.transform(rows.y).to(device, dtype)
-        return cls(X, y, to_tensor(rows.weight))
+        y = target.transform(rows.y)
+        weight = bounded_weight(y.numpy(), rows.weight)
+        return cls(X, y.to(device, dtype), to_tensor(weight))
+
+
+def bounded_weight(
+    y: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return weights (n,) under which no standardised y (n, d) dominates a fit.
+
+    The squared distance of a row further out than `FAR` counts as that of a row at
+    `FAR`, and its pull on the mean falls with its distance. A component can still lie
+    there, of little weight. Other rows keep their weight, bit for bit.
+    """
+    distance = np.abs(y).max(axis=1, initial=FAR)
+    bounded: NDArray[np.float64] = weight * (FAR / distance) ** 2
+    return bounded
 
 
 def take_rows(source: Tensor | LazyMatrix, index: Tensor) -> Tensor:

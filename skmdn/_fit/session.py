@@ -19,6 +19,7 @@ from skmdn._data.checks import weighted_mean
 from skmdn._data.folds import RowLists, every_row, hold_out
 from skmdn._data.notices import (
     notices_of_few_rows,
+    notices_of_outliers,
     notices_of_scale,
     notices_of_ties,
 )
@@ -156,7 +157,9 @@ class FitSession:
             notices += notices_of_ties(rows.y, data.target.scale, floor, ranks)
         scalings = data.features, data.target
         names = data.feature_names, data.outputs.names
-        if data.start is not None:
+        if data.start is None:
+            notices += notices_of_outliers(rows, scalings, names, ranks)
+        else:
             notices += notices_of_scale(rows, scalings, names, ranks)
         if data.validation is not None:
             rows = _as_unique(data.validation)

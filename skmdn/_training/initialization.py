@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from skmdn._data.folds import evenly
+from skmdn._data.scaling import bounded_weight
 from skmdn._utils.threads import openmp_limits
 from skmdn.distributed import ALONE, Ranks
 
@@ -20,6 +21,8 @@ MAX_ROWS = 10_000
 SMALLEST_VARIANCE = 1e-3
 # Relative to the largest weight.
 SMALLEST_WEIGHT = 1e-9
+# Of a component: outliers can have a cluster of next to no weight.
+SMALLEST_SHARE = 1e-12
 
 
 def unconditional_mixtures(
@@ -37,7 +40,8 @@ def unconditional_mixtures(
     log_weights (M, K), means (M, K, d), covariance (M, d, d) within the clusters
     """
     rng = np.random.RandomState(seed % 2**32)
-    y, weight = _subsample(y, weight, ranks)
+    bounded = bounded_weight(y, weight)
+    y, weight = _subsample(y, bounded, bounded < weight, ranks)
     n_clusters = min(n_components, len(np.unique(y, axis=0)))
     # With fewer values than components, several components share a centre.
     cluster_of = np.arange(n_components) % n_clusters
@@ -51,7 +55,9 @@ def unconditional_mixtures(
             clusters.fit(y, sample_weight=floored)
         share = np.bincount(clusters.labels_, weight, n_clusters) / weight.sum()
         residuals = y - clusters.cluster_centers_[clusters.labels_]
-        log_weights.append(np.log(np.maximum(share[cluster_of] / sharing, 1e-6)))
+        log_weights.append(
+            np.log(np.maximum(share[cluster_of] / sharing, SMALLEST_SHARE))
+        )
         means.append(clusters.cluster_centers_[cluster_of])
         within.append(
             (weight[:, None] * residuals).T @ residuals / weight.sum()
@@ -61,16 +67,25 @@ def unconditional_mixtures(
 
 
 def _subsample(
-    y: NDArray[np.float64], weight: NDArray[np.float64], ranks: Ranks
+    y: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    is_far: NDArray[np.bool_],
+    ranks: Ranks,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gather the rows of all ranks, or about `MAX_ROWS` of them.
 
     They are evenly spread over rows that are sorted by X, and by y within equal X.
+    Rows that are far out are few, and drawn on their own: no other row stands for
+    them.
     """
-    n_rows = float(ranks.sum(len(y)))
-    chosen = evenly(len(y), math.ceil(min(1, MAX_ROWS / n_rows) * len(y)))
-    y = np.concatenate(ranks.all_gather(y[chosen]))
-    return y, np.concatenate(ranks.all_gather(weight[chosen]))
+    parts = []
+    for rows in (np.flatnonzero(~is_far), np.flatnonzero(is_far)):
+        n_rows = float(ranks.sum(len(rows)))
+        taken = min(1, MAX_ROWS / max(n_rows, 1))
+        chosen = rows[evenly(len(rows), math.ceil(taken * len(rows)))]
+        parts.append((y[chosen], weight[chosen] / taken))
+    y, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return np.concatenate(ranks.all_gather(y)), np.concatenate(ranks.all_gather(weight))
 
 
 def _stack(arrays: list[NDArray[np.float64]]) -> Tensor:

@@ -5,7 +5,7 @@ from functools import partial
 import helpers
 import numpy as np
 import torch
-from helpers import linear_data, signed_scales
+from helpers import linear_data, signed_scales, standardised
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skmdn import MDNRegressor, MixtureDensity
@@ -19,7 +19,7 @@ quick = partial(helpers.quick, n_estimators=2, hidden_layer_sizes=(16,), max_ite
 def test_out_of_fold_densities_come_from_networks_that_did_not_see_the_row():
     X, y = linear_data()
     mdn = quick(n_estimators=4).fit(X, y)
-    X_scaled = torch.tensor((X - mdn.X_mean_) / mdn.X_scale_)
+    X_scaled = torch.tensor(standardised(mdn, X))
     with torch.no_grad():
         parts = [part.numpy() for part in mdn.network_(X_scaled)]
     members = [
@@ -44,7 +44,7 @@ def test_networks_that_share_a_fold_are_pooled(monkeypatch):
     monkeypatch.setattr(early_stopping, "extrapolate", lambda alone, pooled, *_: pooled)
     X, y = linear_data()
     mdn = quick(n_estimators=11).fit(X, y)
-    X_scaled = torch.tensor((X - mdn.X_mean_) / mdn.X_scale_)
+    X_scaled = torch.tensor(standardised(mdn, X))
     y_scaled = torch.tensor((y - mdn.y_mean_) / mdn.y_scale_)
     with torch.no_grad():
         densities = (-mixture_nll(*mdn.network_(X_scaled), y_scaled)).exp().numpy()

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from helpers import linear_data
 from numpy.testing import assert_allclose
+from sklearn.metrics import r2_score
 
 from skmdn import MDNRegressor
 from skmdn._training.auto import auto_batch_size, auto_max_iter, auto_n_components
+from skmdn.metrics import crps
 from skmdn.nn.covariance import COVARIANCE_TYPES
 
 quick = partial(helpers.quick, n_estimators=2, hidden_layer_sizes=(16,), max_iter=20)
@@ -129,3 +131,69 @@ def test_density_integrates_to_one_after_fitting_in_extreme_units():
         grid = scale * np.linspace(-60, 60, 100_001)
         pdf = mdn.predict_density(X[:3]).pdf(grid[:, None])
         assert_allclose(pdf.sum(axis=0) * (grid[1] - grid[0]), 1, rtol=1e-3)
+
+
+# -- outliers and marks of missing values ------------------------------------------
+
+
+def waves(n=1000, seed=0):
+    rng = np.random.RandomState(seed)
+    X = rng.uniform(-3, 3, size=(n, 1))
+    return X, np.sin(X[:, 0]) + 0.1 * rng.normal(size=n)
+
+
+def quality(X, y):
+    """Fit, and return CRPS, width of 90 % intervals and RMSE on clean rows."""
+    mdn = MDNRegressor(n_estimators=4, max_iter=40, random_state=0).fit(X, y)
+    X, y = waves(seed=1)
+    density = mdn.predict_density(X)
+    low, high = density.interval(0.9)
+    rmse = np.sqrt(np.mean((mdn.predict(X) - y) ** 2))
+    assert np.isfinite(mdn.oof_score_)
+    return np.array([crps(y, density).mean(), (high - low).mean(), rmse])
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return quality(*waves())
+
+
+@pytest.mark.filterwarnings("ignore:. has values far outside the others")
+@pytest.mark.parametrize(
+    "values",
+    [[1e4], [1e6], [-1e12], [-999999] * 3, [1e3, -2e4, 3e5, -1e6, 5e6, 1e2, 777, -9e3]],
+    ids=str,
+)
+def test_outliers_of_y_spoil_nothing(values, clean):
+    X, y = waves()
+    y[: len(values)] = values
+    assert_allclose(quality(X, y), clean, rtol=0.1)
+    # Mirrored targets give the mirrored fit.
+    mdn, mirrored = (quick(max_iter=3).fit(X, sign * y) for sign in (1, -1))
+    assert_allclose(mirrored.predict(X), -mdn.predict(X), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:. has values far outside the others")
+@pytest.mark.parametrize("value", [-999999, 1e12, -3e38])
+def test_an_outlier_of_x_spoils_nothing(value, clean):
+    X, y = waves()
+    X[5] = value
+    assert_allclose(quality(X, y), clean, rtol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:. has values far outside the others")
+def test_marks_of_missing_values_spoil_little():
+    rng = np.random.RandomState(3)
+    X = rng.normal(size=(700, 4))
+    y = 2 * X[:, 0] + np.sin(2 * X[:, 1]) + 0.3 * X[:, 2] * X[:, 0]
+    y += 0.5 * rng.normal(size=700)
+    marked = X[:200].copy()
+    marked[:3, 0] = -999
+    fits = [
+        MDNRegressor(n_estimators=4, max_iter=100, random_state=0).fit(rows, y[:200])
+        for rows in (X[:200], marked)
+    ]
+    clean, spoilt = (mdn.score(X[200:], y[200:]) for mdn in fits)
+    assert spoilt > clean - 0.15
+    clean, spoilt = (r2_score(y[200:], mdn.predict(X[200:])) for mdn in fits)
+    assert spoilt > clean - 0.02

@@ -9,7 +9,7 @@ import helpers
 import numpy as np
 import pytest
 import torch
-from helpers import linear_data, signed_scales
+from helpers import linear_data, signed_scales, standardised
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn import config_context
@@ -64,7 +64,7 @@ def test_network_maps_standardised_rows():
     X, y = linear_data()
     mdn = quick(n_estimators=1).fit(X, y)
     assert isinstance(mdn.network_, torch.nn.Module)
-    X_scaled = torch.tensor((X - mdn.X_mean_) / mdn.X_scale_)
+    X_scaled = torch.tensor(standardised(mdn, X))
     with torch.no_grad():
         _, means, factors = (part[0].numpy() for part in mdn.network_(X_scaled))
     density = mdn.predict_density(X)

@@ -12,7 +12,12 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
 
-from skmdn._data.notices import effective_rows, notices_of_few_rows, notices_of_scale
+from skmdn._data.notices import (
+    effective_rows,
+    notices_of_few_rows,
+    notices_of_outliers,
+    notices_of_scale,
+)
 from skmdn._data.rows import Rows, merge_rows
 from skmdn._data.scaling import Scaling
 from skmdn.distributed import ALONE
@@ -84,6 +89,77 @@ def test_only_the_first_piece_of_a_long_training_must_not_be_small():
     (message,) = messages(mdn.partial_fit, X[:10], y[:10])
     assert message.startswith("The number of distinct rows, 10, is small")
     assert messages(mdn.partial_fit, X[10:12], y[10:12]) == []
+
+
+# -- rows far outside the others ---------------------------------------------------
+
+
+def outliers(X, y, names=(None, None), weight=None):
+    rows = merge_rows(Rows(X, y, np.ones(len(y)) if weight is None else weight))
+    scalings = Scaling.fit_features(rows), Scaling.fit_targets(rows)
+    found = notices_of_outliers(rows, scalings, names, ALONE)
+    return [notice.message for notice in found]
+
+
+@pytest.mark.parametrize("store", [np.asarray, csr_array])
+def test_values_far_outside_the_others_are_named(store):
+    X, y = normal(1000)
+    y = y[:, None]
+    assert outliers(store(X), y) == []
+    X[5, 1] = -999999
+    (message,) = outliers(store(X), y, (("a", "b", "c"), None))
+    low, high = np.delete(X[:, 1], 5).min(), np.delete(X[:, 1], 5).max()
+    assert message.startswith(
+        "X has values far outside the others in column 'b': -999999 in 1 row, while "
+        f"all others lie between {low:.3g} and {high:.3g}. If this marks missing"
+    )
+    X[:30, 2] = -999
+    (message,) = outliers(store(X), y)
+    assert "in column 1 and 1 more: -999999" in message
+    y[3] = 1e6
+    two = np.column_stack([y, X[:, 0]])
+    ours, theirs = outliers(store(X), two, (None, ("u", "v")))
+    assert ours == message
+    assert theirs.startswith("y has values far outside the others in column 'u': 1000")
+    assert "of little weight" in theirs
+
+
+def test_several_far_rows_are_counted():
+    X, y = normal(200)
+    X[:3, 1] = -999, -999, -998
+    (message,) = outliers(X, y[:, None])
+    assert "in column 1: -999 in the furthest of 3 distinct rows, while" in message
+    # A quarter of the rows is another mode.
+    X[:60, 1] = -999
+    assert outliers(X, y[:, None]) == []
+
+
+def test_a_fit_and_the_first_piece_warn_of_outliers():
+    X, y = normal(200)
+    frame = pd.DataFrame(X, columns=list("abc"))
+    frame.loc[:2, "b"] = -999
+    for call in (quick().fit, quick().partial_fit):
+        (message,) = messages(call, frame, y)
+        assert "in column 'b': -999 in the furthest of 3 distinct rows" in message
+
+
+TAILS = {
+    "t(2)": lambda rng, size: rng.standard_t(2, size=size),
+    "lognormal": lambda rng, size: rng.lognormal(sigma=1, size=size),
+    "lognormal, sigma 2": lambda rng, size: rng.lognormal(sigma=2, size=size),
+    "exponential": lambda rng, size: rng.exponential(size=size),
+    "counts": lambda rng, size: rng.poisson(0.02, size=size) ** 3.0,
+    "mostly zero": lambda rng, size: rng.gamma(1, size=size) * (rng.rand(*size) < 0.1),
+    "rare flags": lambda rng, size: (rng.rand(*size) < 0.003) * 1.0,
+    "amounts": lambda rng, size: np.round(rng.pareto(1.5, size=size), 2),
+}
+
+
+@pytest.mark.parametrize("n", [30, 300, 20_000])
+@pytest.mark.parametrize("name", TAILS)
+def test_heavy_tails_are_no_outliers(name, n):
+    columns = TAILS[name](np.random.RandomState(0), (n, 10))
+    assert outliers(columns, columns) == []
 
 
 # -- rows outside of a scale -------------------------------------------------------
@@ -174,6 +250,14 @@ def test_the_numbers_are_those_of_the_scaled_column():
     expected += f"{std[worst]:.3g} there"
     assert expected in notice.message.replace("\n", " ")
     assert f"column {'uv'[worst]!r} and 1 more" in notice.message
+
+
+def test_a_mark_that_the_first_piece_knew_is_no_surprise():
+    first, second = (normal(n, seed=n)[0] for n in (400, 60))
+    first[:48, 1], second[:12, 1] = -999999, -999999
+    mdn = quick()
+    assert "column 1: -999999" in messages(mdn.partial_fit, first, first[:, 0])[0]
+    assert messages(mdn.partial_fit, second, second[:, 0]) == []
 
 
 NUMBERS = st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 1e30])
