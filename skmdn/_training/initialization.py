@@ -21,8 +21,9 @@ MAX_ROWS = 10_000
 SMALLEST_VARIANCE = 1e-3
 # Relative to the largest weight.
 SMALLEST_WEIGHT = 1e-9
-# Of a component: outliers can have a cluster of next to no weight.
-SMALLEST_SHARE = 1e-12
+# Of a component: the cluster of an outlier has next to no weight, so that its product
+# with the distance, which the mean contains, is small.
+SMALLEST_SHARE = 1e-30
 
 
 def unconditional_mixtures(
