@@ -21,6 +21,8 @@ MAX_ROWS = 10_000
 SMALLEST_VARIANCE = 1e-3
 # Relative to the largest weight.
 SMALLEST_WEIGHT = 1e-9
+# Standard deviations at which k-means sees rows further out: squares lose the others.
+REACH = 1e7
 # Of a component: the cluster of an outlier has next to no weight, so that its product
 # with the distance, which the mean contains, is small.
 SMALLEST_SHARE = 1e-30
@@ -53,13 +55,18 @@ def unconditional_mixtures(
     for _ in range(n_members):
         clusters = KMeans(n_clusters, n_init=1, max_iter=30, random_state=rng)
         with openmp_limits():
-            clusters.fit(y, sample_weight=floored)
+            clusters.fit(np.clip(y, -REACH, REACH), sample_weight=floored)
         share = np.bincount(clusters.labels_, weight, n_clusters) / weight.sum()
-        residuals = y - clusters.cluster_centers_[clusters.labels_]
+        centres = clusters.cluster_centers_
+        if np.abs(y).max() > REACH:
+            total = np.bincount(clusters.labels_, floored, n_clusters)[:, None]
+            sums = [np.bincount(clusters.labels_, floored * v, n_clusters) for v in y.T]
+            centres = np.transpose(sums) / np.maximum(total, floored.min())
+        residuals = y - centres[clusters.labels_]
         log_weights.append(
             np.log(np.maximum(share[cluster_of] / sharing, SMALLEST_SHARE))
         )
-        means.append(clusters.cluster_centers_[cluster_of])
+        means.append(centres[cluster_of])
         within.append(
             (weight[:, None] * residuals).T @ residuals / weight.sum()
             + SMALLEST_VARIANCE * np.eye(y.shape[1])
