@@ -160,6 +160,7 @@ def test_masked_and_missing_weights_are_refused():
         fit(X, Y, pd.Series(pd.array(np.abs(MISSING), dtype="Float64")))
 
 
+@pytest.mark.filterwarnings("ignore:. has values far outside the others")
 # A column of few values says so; nothing else may.
 @pytest.mark.filterwarnings("ignore:y has only .* distinct values:UserWarning")
 @pytest.mark.parametrize("case", CASES)
