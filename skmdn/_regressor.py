@@ -176,13 +176,12 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
     weights added before anything else, and rows of weight zero are dropped. The fit
     does not depend on the order of the rows.
 
-    A fit is atomic: if it fails, the estimator stays as it was, fitted or not. After
-    Ctrl-C during its epochs the estimator keeps the best weights so far, and
-    `KeyboardInterrupt` is raised.
+    A fit is atomic: if it fails, the estimator stays as it was. After Ctrl-C during its
+    epochs it keeps the best weights so far, and `KeyboardInterrupt` is raised.
 
     With "full" and "tied" covariance every network takes the outputs in a random order,
-    since in a triangular factor it matters which output explains which. The order of
-    the columns of y therefore has no systematic effect.
+    since in a triangular factor it matters which output explains which: the order of
+    the columns of y has no systematic effect.
 
     Networks are overconfident on their training rows. One factor of all precision
     factors and one inverse temperature of all weights are therefore fitted to the
@@ -193,9 +192,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
     density can place spikes on them; `fit` warns about it.
 
     If `torch.distributed` is initialised, as under ``torchrun``, all ranks fit one
-    model, each on the rows that it gives to `fit` or `partial_fit`: see
-    :mod:`skmdn.distributed`. `batch_size` then counts the rows of all ranks, and
-    `oof_log_density_` has the rows of this one.
+    model, each on its own rows: see :mod:`skmdn.distributed`. `batch_size` then counts
+    the rows of all ranks, and `oof_log_density_` has the rows of this one.
 
     References
     ----------
@@ -288,6 +286,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         y: Any,
         sample_weight: ArrayLike | None = None,
         *,
+        groups: Any = None,
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: ArrayLike | None = None,
@@ -302,6 +301,9 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
             Targets. If y is one-dimensional, predictions have no output axis.
         sample_weight : array-like of shape (n_samples,), default=None
             Repetitions of each row, not necessarily integers.
+        groups : array-like of shape (n_samples,), default=None
+            Label of the group of each row. Rows of one group are never on both sides of
+            a split: use it if they depend on each other. See `docs/judging.md`.
         X_val, y_val, sample_weight_val : array-like, default=None
             Validation rows that decide when all networks stop, in place of held-out
             training rows.
@@ -313,7 +315,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         Raises
         ------
         ValueError
-            If an argument has a wrong shape, or holds NaN or infinity.
+            If an argument has a wrong shape, or holds NaN or infinity, or if there are
+            fewer than 2 groups.
         RanksLostError
             If other ranks that fit the same model failed or died.
         KeyboardInterrupt
@@ -332,7 +335,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         with fitting() as ranks:
             start = getattr(self, "_model", None) if self.warm_start else None
             known = start and start.outputs
-            checked = check_rows(self, X, y, sample_weight, ranks, known)
+            checked = check_rows(self, X, y, sample_weight, ranks, known, groups)
             validation = check_validation_rows(
                 self, checked, X_val, y_val, sample_weight_val
             )
@@ -340,6 +343,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
             data = prepare(
                 checked, validation, self._parameters(), start, ranks, callbacks
             )
+            # No groups: ScoringMonitor passes all metadata to scorers.
             weight = {"sample_weight": data.given.weight}
             hooks = {
                 "estimator": self,

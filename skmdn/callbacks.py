@@ -59,7 +59,7 @@ class Checkpoint:
     -----
     Callbacks need scikit-learn 1.9 or newer. A checkpoint belongs to a fit if
     everything that determines the result is equal: parameters except `verbose`, rows,
-    weights, validation rows and the type of the device. A seed drawn for
+    weights, groups, validation rows and the type of the device. A seed drawn for
     `random_state=None` is part of the checkpoint. The order of the rows does not
     matter. The file contains arrays and text only; opening it runs no code.
 

@@ -45,6 +45,7 @@ def fit(
     client: Any = None,
     *,
     sample_weight: Any = None,
+    groups: Any = None,
 ) -> MDNRegressor:
     """Fit one model on the workers that hold the rows.
 
@@ -65,6 +66,9 @@ def fit(
         Client of the cluster. By default the current one.
     sample_weight : dask array of shape (n_samples,) or series, default=None
         Number of repetitions of each row, with the same partitions as X.
+    groups : dask array of shape (n_samples,) or series, default=None
+        Label of the group of each row, with the same partitions as X. Rows of a group
+        are held out together, on whatever workers they are.
 
     Returns
     -------
@@ -75,8 +79,8 @@ def fit(
     Raises
     ------
     ValueError
-        If X, y and sample_weight are not partitioned alike, or for the same reasons as
-        in `MDNRegressor.fit`.
+        If X, y, sample_weight and groups are not partitioned alike, or for the same
+        reasons as in `MDNRegressor.fit`.
     RanksLostError
         If a worker dies during training. Dask computes its partitions again, but not
         the networks: call `fit` again, with a `skmdn.callbacks.Checkpoint` whose path
@@ -114,12 +118,12 @@ def fit(
             f"estimator must be an MDNRegressor, got {type(estimator).__name__}."
         )
     client = client or default_client()
-    others = {"y": y}
-    if sample_weight is not None:
-        others["sample_weight"] = sample_weight
+    optional = {"sample_weight": sample_weight, "groups": groups}
+    given = {name: data for name, data in optional.items() if data is not None}
+    others = {"y": y} | given
     shards = _shards(client, _partitions(X, **others))
     with MultiLock(sorted(shards), client):
-        return _fit_on(client, estimator, shards)
+        return _fit_on(client, estimator, ["X", *others], shards)
 
 
 def predict(estimator: MDNRegressor, X: Any) -> Any:
@@ -303,9 +307,15 @@ def _length(block: tuple[Any, ...]) -> int:
 
 
 def _fit_on(
-    client: Any, estimator: MDNRegressor, shards: dict[str, list[Any]]
+    client: Any,
+    estimator: MDNRegressor,
+    names: list[str],
+    shards: dict[str, list[Any]],
 ) -> MDNRegressor:
-    """Fit with each worker as a rank; return the estimator of rank 0."""
+    """Fit with each worker as a rank; return the estimator of rank 0.
+
+    The names are those of the arguments of `MDNRegressor.fit` in each block.
+    """
     from distributed.comm import get_address_host
 
     workers = list(shards)
@@ -316,6 +326,7 @@ def _fit_on(
         client.submit(
             _fit_as_rank,
             estimator,
+            names,
             shards[worker],
             (rank, len(workers), host, port, token),
             workers=[worker],
@@ -369,15 +380,16 @@ def _close_store(token: str) -> None:
 
 def _fit_as_rank(
     estimator: MDNRegressor,
+    names: list[str],
     blocks: list[tuple[Any, ...]],
     place: tuple[int, int, str, int, str],
 ) -> MDNRegressor | None:
     """Fit the rows of a worker as one rank; return the estimator on rank 0."""
     # Workers may be threads of one process that share the estimator.
     estimator = deepcopy(estimator)
-    rows = [_stack(parts) for parts in zip(*blocks, strict=True)]
+    arrays = [_stack(parts) for parts in zip(*blocks, strict=True)]
     with use_group(_group(*place)):
-        estimator.fit(*rows)
+        estimator.fit(**dict(zip(names, arrays, strict=True)))
     if place[0] > 0:
         return None
     estimator.__dict__.pop("oof_log_density_", None)

@@ -17,6 +17,7 @@ from skmdn._data.conversion import (
     open_array,
     too_large,
 )
+from skmdn._data.groups import as_groups
 from skmdn._data.outputs import Outputs, output_names
 from skmdn._data.rows import Rows
 from skmdn._utils.compat import check_sample_weight
@@ -46,6 +47,7 @@ def check_rows(
     sample_weight: Any,
     ranks: Ranks = ALONE,
     outputs: Outputs | None = None,
+    groups: Any = None,
 ) -> CheckedRows:
     """Check rows to fit, and determine their features and outputs.
 
@@ -53,7 +55,7 @@ def check_rows(
     must be of the same kind as those the estimator was fitted with.
     """
     if outputs is not None:
-        return check_known_rows(estimator, outputs, X, y, sample_weight)
+        return check_known_rows(estimator, outputs, X, y, sample_weight, groups=groups)
     names = output_names(y)
     if names is not None and len(set(names)) < len(names):
         raise ValueError(
@@ -66,7 +68,9 @@ def check_rows(
     # scikit-learn has a message of its own for y=None.
     y = None if y is None else as_targets("y", y)
     X, y = _validated("X", draft, X, y, multi_output=True, ensure_min_samples=n_least)
-    rows = Rows(X, y.reshape(len(y), -1), as_weights("sample_weight", sample_weight, X))
+    weight = as_weights("sample_weight", sample_weight, X)
+    codes = _codes_of_groups(estimator, groups, len(y))
+    rows = Rows(X, y.reshape(len(y), -1), weight, codes)
     return CheckedRows(rows, Outputs(y.shape[1:], names), _features_of(draft))
 
 
@@ -77,6 +81,7 @@ def check_known_rows(
     y: Any,
     sample_weight: Any,
     suffix: str = "",
+    groups: Any = None,
 ) -> CheckedRows:
     """Check rows of the kind that an estimator was fitted with.
 
@@ -85,7 +90,22 @@ def check_known_rows(
     X = _validated(f"X{suffix}", estimator, X, reset=False)
     y = check_targets(estimator, outputs, X, y, suffix)
     weight = as_weights(f"sample_weight{suffix}", sample_weight, X)
-    return CheckedRows(Rows(X, y, weight), outputs, _features_of(estimator))
+    rows = Rows(X, y, weight, _codes_of_groups(estimator, groups, len(y)))
+    return CheckedRows(rows, outputs, _features_of(estimator))
+
+
+def _codes_of_groups(
+    estimator: Any, groups: Any, n_rows: int
+) -> NDArray[np.uint64] | None:
+    """Convert the labels of groups to codes, if given; refuse those of no effect."""
+    if groups is None:
+        return None
+    if not estimator.early_stopping:
+        raise ValueError(
+            "groups was given, but early_stopping=False holds out no rows. Set "
+            "early_stopping=True, or omit groups."
+        )
+    return as_groups(groups, n_rows)
 
 
 def check_validation_rows(
@@ -105,6 +125,11 @@ def check_validation_rows(
         raise ValueError(
             "X_val and y_val were given, but early_stopping=False does not use "
             "them. Set early_stopping=True, or omit them."
+        )
+    if checked.rows.groups is not None:
+        raise ValueError(
+            "groups was given together with X_val and y_val, which replace the rows "
+            "held out by groups. Omit groups, or omit X_val and y_val."
         )
     draft = _draft(estimator)
     draft.__dict__.update(checked.feature_attributes)

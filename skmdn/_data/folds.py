@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skmdn._data.groups import number_blocks
 from skmdn._data.rows import UniqueRows, hash_rows
 from skmdn._utils.arrays import draw_seed
 from skmdn.distributed import ALONE, Ranks
@@ -20,11 +22,15 @@ MIN_FOLDS = 4
 MAX_FOLDS = 8
 
 
+class TooFewRowsError(ValueError):
+    """There are too few distinct rows to hold any out."""
+
+
 class RowLists(NamedTuple):
     """Rows of each network or fold: indices (n_lists, n), and which entries count.
 
-    Lists may differ by one row; the shorter ones are padded with entries that do not
-    count.
+    Lists may differ in length, by one row without groups and ranks; the shorter ones
+    are padded with entries that do not count.
     """
 
     rows: Tensor
@@ -38,9 +44,9 @@ def every_row(n_rows: int, n_lists: int) -> RowLists:
     return RowLists(index, counts.expand(n_lists, n_rows))
 
 
-def count_folds(n_members: int) -> int:
-    """Count the different sets of rows that the networks hold out."""
-    return min(n_members, MAX_FOLDS) if n_members >= MIN_FOLDS else 1
+def count_folds(n_members: int, n_blocks: int = MAX_FOLDS) -> int:
+    """Count the different sets of rows, or of blocks, that the networks hold out."""
+    return min(n_members, n_blocks, MAX_FOLDS) if n_members >= MIN_FOLDS else 1
 
 
 def folds_of(n_members: int, n_folds: int) -> Tensor:
@@ -58,7 +64,9 @@ def hold_out(
     """Draw the rows on which each network trains, and those of each fold.
 
     From `MIN_FOLDS` networks on the folds are disjoint and together hold every row
-    once; fewer networks all hold out the same `fraction` of the rows.
+    once; fewer networks all hold out the same `fraction` of the rows. If the rows have
+    groups, those of a group are in one fold, and folds have about equal numbers of rows
+    as far as the groups allow; with fewer groups than folds, each group is a fold.
 
     Returns
     -------
@@ -67,22 +75,78 @@ def hold_out(
 
     Raises
     ------
-    ValueError
+    TooFewRowsError
         If a network would hold out nothing, or train on nothing.
+    ValueError
+        If there are fewer than 2 groups.
     """
-    n_folds = count_folds(n_members)
-    places, n_places = _places(rows, generator, ranks)
-    if n_folds == 1:
-        is_held_out = (places < math.ceil(fraction * n_places))[None]
+    if rows.codes is None:
+        n_folds = count_folds(n_members)
+        fold_of = _folds_of_rows(rows, n_folds, fraction, generator, ranks)
     else:
-        fold = torch.arange(n_folds, device="cpu")
-        is_held_out = (places % n_folds) == fold[:, None]
+        block, sizes = number_blocks(rows.codes, ranks)
+        n_folds = count_folds(n_members, len(sizes))
+        fold_of_block = _folds_of_blocks(sizes, n_folds, fraction, generator)
+        fold_of = torch.from_numpy(fold_of_block[block])
+    is_held_out = fold_of == torch.arange(n_folds, device="cpu")[:, None]
     n_rows, n_held_out = int(ranks.sum(len(rows.y))), ranks.sum(is_held_out.sum(1))
     if n_held_out.min() == 0 or n_held_out.max() == n_rows:
-        raise ValueError(f"{n_rows} distinct rows are too few to hold any out.")
+        raise TooFewRowsError(f"{n_rows} distinct rows are too few to hold any out.")
     fold = folds_of(n_members, n_folds)
     trains = _row_lists(~is_held_out)
     return RowLists(trains.rows[fold], trains.counts[fold]), _row_lists(is_held_out)
+
+
+def _folds_of_rows(
+    rows: UniqueRows,
+    n_folds: int,
+    fraction: float,
+    generator: torch.Generator,
+    ranks: Ranks,
+) -> Tensor:
+    """Draw the fold of each row, (n,); of a single fold, 1 for rows not in it."""
+    places, n_places = _places(rows, generator, ranks)
+    if n_folds == 1:
+        return (places >= math.ceil(fraction * n_places)).long()
+    return places % n_folds
+
+
+def _folds_of_blocks(
+    sizes: NDArray[np.intp], n_folds: int, fraction: float, generator: torch.Generator
+) -> NDArray[np.int64]:
+    """Draw the fold of each block, (n_blocks,); of a single fold, 1 if not in it."""
+    order = torch.randperm(len(sizes), generator=generator, device="cpu").numpy()
+    if n_folds == 1:
+        return _single_fold(sizes, order, math.ceil(fraction * sizes.sum()))
+    # The largest first, each to the emptiest fold.
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    fold_of = np.empty(len(sizes), dtype=np.int64)
+    n_rows = [(0, fold) for fold in range(n_folds)]
+    for block, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        total, fold_of[block] = n_rows[0]
+        heapq.heapreplace(n_rows, (total + size, n_rows[0][1]))
+    return fold_of
+
+
+def _single_fold(
+    sizes: NDArray[np.intp], order: NDArray[np.int64], n_wanted: int
+) -> NDArray[np.int64]:
+    """Give 0 to blocks of n_wanted rows or a few more, and 1 to one block at least.
+
+    Blocks are taken in the given order as long as they fit, and then the smallest of
+    the others: a large block would leave few rows to train on.
+    """
+    fold_of = np.ones(len(sizes), dtype=np.int64)
+    n_left = len(sizes)
+    for block, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        if size <= n_wanted and n_left > 1:
+            fold_of[block] = 0
+            n_wanted -= size
+            n_left -= 1
+    left = order[fold_of[order] > 0]
+    if n_wanted > 0 and n_left > 1:
+        fold_of[left[sizes[left].argmin()]] = 0
+    return fold_of
 
 
 def _places(

@@ -18,11 +18,15 @@ SMALLEST_SKEWNESS = 1e-9
 
 
 class Rows(NamedTuple):
-    """Rows as given: X (n, n_features), dense or CSR, y (n, d) and weight (n,)."""
+    """Rows as given: X (n, n_features), dense or CSR, y (n, d) and weight (n,).
+
+    `groups` (n,) has the codes of the groups that are held out as a whole, or is None.
+    """
 
     X: Any
     y: NDArray[np.float64]
     weight: NDArray[np.float64]
+    groups: NDArray[np.uint64] | None = None
 
     def rescaled(self, ranks: Ranks = ALONE) -> Rows:
         """Scale the weights so that the largest one of all ranks is in [1/2, 1).
@@ -42,11 +46,24 @@ class Rows(NamedTuple):
         hashes = np.zeros(len(index), dtype=np.uint64)
         for part in (self.X, self.y, self.weight[:, None]):
             hashes = hash_rows(part, index, start=hashes)
+        if self.groups is not None:
+            hashes = _mix_bits(hashes ^ self.groups)
         ours = np.array([len(index), hashes.sum()], dtype=np.uint64)
         total: NDArray[np.uint64] = np.sum(
             ranks.all_gather(ours), axis=0, dtype=np.uint64
         )
         return total
+
+
+class GroupCodes(NamedTuple):
+    """Groups of unique rows, by the codes of their labels.
+
+    `of_row` (m,) has one group of each unique row, and `shared` (k, 2) has pairs of
+    groups to which copies of one row belong.
+    """
+
+    of_row: NDArray[np.uint64]
+    shared: NDArray[np.uint64]
 
 
 class UniqueRows(NamedTuple):
@@ -55,7 +72,7 @@ class UniqueRows(NamedTuple):
     X is the matrix as given, so that it is never copied: unique row i is
     ``X[positions[i]]``, with targets y (m, d), summed weight (m,) and first position
     (m,). `group` (n,) has the unique row of each row as given, and -1 where its weight
-    is zero.
+    is zero. `codes` describes the groups that are held out as a whole, or is None.
     """
 
     X: Any
@@ -63,6 +80,7 @@ class UniqueRows(NamedTuple):
     weight: NDArray[np.float64]
     positions: NDArray[np.intp]
     group: NDArray[np.intp]
+    codes: GroupCodes | None = None
 
 
 def merge_rows(rows: Rows) -> UniqueRows:
@@ -73,7 +91,7 @@ def merge_rows(rows: Rows) -> UniqueRows:
     order is that of a hash of X, and within equal X that of the oriented y: neither
     changes under affine maps of y, so that a fit is equivariant under them.
     """
-    X, y, weight = rows
+    X, y, weight, groups = rows
     hashes = hash_rows(X, np.arange(len(y)))
     keys = (y * orientation(np.clip(y, *limits(y, weight)), weight)).T[::-1]
     # The last key has priority. Sorting by weight within equal rows fixes the order
@@ -87,7 +105,19 @@ def merge_rows(rows: Rows) -> UniqueRows:
     group = np.empty_like(sorted_group)
     group[order] = number[sorted_group]
     positions = order[is_new][is_used]
-    return UniqueRows(X, y[positions], total[is_used], positions, group)
+    unique = UniqueRows(X, y[positions], total[is_used], positions, group)
+    if groups is None:
+        return unique
+    order = order[weight[order] > 0]
+    return unique._replace(codes=_merge_codes(groups[order], group[order]))
+
+
+def _merge_codes(codes: NDArray[np.uint64], unique: NDArray[np.intp]) -> GroupCodes:
+    """Describe the groups of unique rows, given rows sorted by their unique row."""
+    is_first = np.diff(unique, prepend=-1) > 0
+    is_shared = ~is_first[1:] & (codes[1:] != codes[:-1])
+    pairs = np.column_stack([codes[:-1], codes[1:]])
+    return GroupCodes(codes[is_first], pairs[is_shared])
 
 
 def _differs_from_previous(

@@ -174,6 +174,7 @@ def _check_agreement(
         "outputs": [outputs.size, outputs.names],
         "y.ndim": 1 + len(outputs.event_shape),
         "X_val": has_validation,
+        "groups": checked.rows.groups is not None,
         "callbacks": [type(callback).__qualname__ for callback in callbacks],
     }
     del inputs["random_state"], inputs["device"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from skmdn._data.checks import weighted_mean
-from skmdn._data.folds import RowLists, every_row, hold_out
+from skmdn._data.folds import RowLists, TooFewRowsError, every_row, hold_out
 from skmdn._data.notices import (
     notices_of_few_rows,
     notices_of_outliers,
@@ -178,7 +178,7 @@ class FitSession:
         n_members, fraction = params["n_estimators"], params["validation_fraction"]
         try:
             return hold_out(data.rows, n_members, fraction, generator, data.ranks)
-        except ValueError as exc:
+        except TooFewRowsError as exc:
             self.notices.append(
                 Notice(
                     f"{exc} With n_estimators={n_members} and validation_fraction="
@@ -428,7 +428,7 @@ class FitSession:
 def _as_unique(rows: Rows) -> UniqueRows:
     """Return rows as they are, without merging equal ones."""
     positions = np.arange(len(rows.y))
-    return UniqueRows(*rows, positions, positions)
+    return UniqueRows(rows.X, rows.y, rows.weight, positions, positions)
 
 
 def _divergence() -> Notice:

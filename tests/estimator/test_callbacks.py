@@ -295,6 +295,7 @@ def test_a_fit_killed_at_random_moments_loses_one_interval_at_most(tmp_path):
         ({}, {"y": 2 * Y}, "rows"),
         ({}, {"X": X[::-1]}, "rows"),
         ({}, {"sample_weight": WEIGHT}, "rows"),
+        ({}, {"groups": np.arange(len(Y)) % 7}, "rows"),
         ({}, {"X_val": X[:9], "y_val": Y[:9]}, "validation rows"),
     ],
 )

@@ -143,6 +143,26 @@ def test_frames_are_fitted_as_arrays(client):
     assert_allclose(twin.oof_score_, mdn.oof_score_, atol=0.3)
 
 
+@pytest.mark.parametrize("n_estimators", [1, 4])
+def test_groups_are_those_of_all_workers(client, n_estimators):
+    group = np.arange(200) % 4
+    labels = np.array(list("abcd"))[group]
+    mdn = quick(n_estimators=n_estimators)
+    arrays = [blocks(part) for part in (X, Y)]
+    fitted = dask.fit(mdn, *arrays, client, groups=blocks(labels))
+    assert np.isfinite(fitted.validation_scores_).all()
+    # One block is one rank, whose fit is that of one process.
+    rows = blocks(X, 200), blocks(Y, 200)
+    one = dask.fit(mdn, *rows, client, groups=blocks(labels, 200))
+    assert_same_fit(one, quick(n_estimators=n_estimators).fit(X, Y, groups=group))
+    series = dd.from_pandas(pd.Series(labels, dtype="category"), npartitions=4)
+    frame = dd.from_pandas(pd.DataFrame(X, columns=["a"]), npartitions=4)
+    y = dd.from_pandas(pd.DataFrame(Y), npartitions=4)
+    assert dask.fit(mdn, frame, y, client, groups=series).n_outputs_ == 2
+    with pytest.raises(ValueError, match="groups must have at least 2 different"):
+        dask.fit(mdn, *arrays, client, groups=blocks(np.ones(200)))
+
+
 def test_one_output_empty_blocks_sparse_rows_and_other_chunks(client):
     rows = da.from_array(X, chunks=((50, 0, 100, 50), 1))
     rows = rows.map_blocks(sparse.csr_array)

@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from skmdn._data.folds import hold_out
+from skmdn._data.groups import as_groups
 from skmdn._data.rows import Rows, merge_rows, orientation
 from skmdn.datasets import make_rotating_gaussians
 from skmdn.distributed import Ranks, join, use_group
@@ -122,7 +123,7 @@ def test_validation_is_that_of_all_rows(pair):
 
 
 def sums(rank, rows, shards):
-    mine = Rows(*(part[shards[rank]] for part in rows))
+    mine = Rows(*(part[shards[rank]] for part in rows[:3]))
     with join() as ranks:
         return (
             orientation(mine.y, mine.weight, ranks),
@@ -142,7 +143,7 @@ def test_orientation_and_fingerprint_are_those_of_all_rows(pair):
 
 
 def folds(rank, rows, n_members):
-    mine = Rows(*(part[rank] for part in rows))
+    mine = Rows(*(part[rank] for part in rows[:3]))
     used = merge_rows(mine)
     generator = torch.Generator().manual_seed(0)
     with join() as ranks:
@@ -170,6 +171,77 @@ def test_copies_on_two_ranks_are_held_out_together(pair, n_members):
         assert sizes[0] == 0
         assert_allclose(sizes[1:], 100, atol=40)
         assert_array_equal(800 - n_first - n_second, sizes[1:])
+
+
+def groups_of_folds(rank, rows, labels, n_members):
+    used = merge_rows(
+        Rows(*(part[rank] for part in rows[:3]), as_groups(labels[rank], 400))
+    )
+    label_of = dict(zip(rows.X[rank][:, 0], labels[rank], strict=True))
+    generator = torch.Generator().manual_seed(0)
+    with join() as ranks:
+        trains, held_out = hold_out(used, n_members, 0.25, generator, ranks)
+    return [
+        [
+            [label_of[x] for x in used.X[used.positions[index[counts].numpy()], 0]]
+            for index, counts in zip(*lists, strict=True)
+        ]
+        for lists in (trains, held_out)
+    ]
+
+
+@pytest.mark.parametrize("n_members", [1, 8])
+@pytest.mark.parametrize("n_groups", [3, 40, 400])
+def test_groups_on_two_ranks_are_held_out_together(pair, n_members, n_groups):
+    rng = np.random.RandomState(1)
+    x = rng.normal(size=(2, 400, 1))
+    rows = Rows(x, 3 * x, np.ones((2, 400)))
+    # The first rank has few groups; numbers on one rank are floats on the other.
+    integers = rng.randint(n_groups, size=(2, 400))
+    labels = [integers[0], integers[1].astype(float)]
+    labels[0] = labels[0] % (n_groups // 2)
+    both = pair(groups_of_folds, rows, labels, n_members)
+    (trains, folds), (others, other_folds) = both
+    sides = [sorted(a + b) for a, b in zip(trains, others, strict=True)]
+    held_out = [sorted(a + b) for a, b in zip(folds, other_folds, strict=True)]
+    assert len(held_out) == (1 if n_members == 1 else min(8, n_groups))
+    for member, side in enumerate(sides):
+        fold = held_out[member % len(held_out)]
+        assert set(side).isdisjoint(fold)
+        assert len(side) + len(fold) == 800
+    sizes = [len(fold) for fold in held_out]
+    if n_members == 1:
+        assert sizes[0] >= 200
+    else:
+        assert sum(sizes) == 800
+        largest = np.bincount(np.concatenate(labels).astype(int)).max()
+        assert max(sizes) - min(sizes) <= largest
+
+
+def test_groups_united_on_one_rank_are_so_on_the_others(pair):
+    x = np.arange(800.0).reshape(2, 400, 1)
+    x[0, 0] = x[0, 1]  # in groups 0 and 1, which both ranks have
+    labels = [np.arange(400) % 10, np.arange(400) % 10]
+    rows = Rows(x, 3 * x, np.ones((2, 400)))
+    _, folds = zip(*pair(groups_of_folds, rows, labels, 8), strict=True)
+    for ours in folds:
+        for fold in ours:
+            assert (0 in fold) == (1 in fold)
+
+
+def fit_with_groups(rank, mdn, labels, shards):
+    return mdn.fit(**shard(rank, {"X": X, "y": Y, "groups": labels}, shards))
+
+
+def test_a_rank_may_have_a_single_group(pair):
+    labels = np.array(["a"] * 60 + ["b"] * 60)
+    shards = slice(0, 60), slice(60, 120)
+    for n_estimators in (1, 4):
+        found = pair(fit_with_groups, make(n_estimators=n_estimators), labels, shards)
+        assert_alike(*found)
+        assert np.isfinite(found[0].validation_scores_).all()
+    for error in pair(fit_with_groups, make(), np.zeros(120), shards):
+        assert "groups must have at least 2 different values" in str(error)
 
 
 # -- all ranks end alike ---------------------------------------------------------

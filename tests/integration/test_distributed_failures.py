@@ -66,6 +66,16 @@ def test_ranks_must_agree_on_the_model(pair, options, names):
         assert re.search(rf"ranks [01] and [01] differ in {names}\.", str(error))
 
 
+def fit_with_groups_on_one(rank):
+    groups = {"groups": np.arange(115) % 9} if rank else {}
+    return make().fit(X[SHARDS[rank]], Y[SHARDS[rank]], **groups)
+
+
+def test_groups_must_be_given_on_all_ranks(pair):
+    for error in pair(fit_with_groups_on_one):
+        assert "differ in groups" in str(error)
+
+
 def test_ranks_must_agree_on_their_columns(pair):
     shards = [X[SHARDS[0]], np.c_[X, X][SHARDS[1]]]
     for error in pair(fit_differently, [{}, {}], shards):

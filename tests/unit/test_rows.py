@@ -29,7 +29,7 @@ def merged(rows):
 
 
 def taken(rows, index):
-    return Rows(*(part[index] for part in rows))
+    return Rows(rows.X[index], rows.y[index], rows.weight[index])
 
 
 def test_merged_rows_are_distinct_and_add_their_weights():
