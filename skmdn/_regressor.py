@@ -172,9 +172,9 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
 
     Notes
     -----
-    A sample weight means repetition, exactly: equal rows are merged and their
-    weights added before anything else, and rows of weight zero are dropped. The fit
-    does not depend on the order of the rows.
+    A sample weight means repetition, exactly: equal rows of a group are merged and
+    their weights added before anything else, and rows of weight zero are dropped. The
+    fit does not depend on the order of the rows.
 
     A fit is atomic: if it fails, the estimator stays as it was. After Ctrl-C during its
     epochs it keeps the best weights so far, and `KeyboardInterrupt` is raised.

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skmdn._data.groups import number_blocks
+from skmdn._data.groups import number_groups
 from skmdn._data.rows import UniqueRows, hash_rows
 from skmdn._utils.arrays import draw_seed
 from skmdn.distributed import ALONE, Ranks
@@ -44,9 +44,9 @@ def every_row(n_rows: int, n_lists: int) -> RowLists:
     return RowLists(index, counts.expand(n_lists, n_rows))
 
 
-def count_folds(n_members: int, n_blocks: int = MAX_FOLDS) -> int:
-    """Count the different sets of rows, or of blocks, that the networks hold out."""
-    return min(n_members, n_blocks, MAX_FOLDS) if n_members >= MIN_FOLDS else 1
+def count_folds(n_members: int, n_groups: int = MAX_FOLDS) -> int:
+    """Count the different sets of rows, or of groups, that the networks hold out."""
+    return min(n_members, n_groups, MAX_FOLDS) if n_members >= MIN_FOLDS else 1
 
 
 def folds_of(n_members: int, n_folds: int) -> Tensor:
@@ -84,10 +84,10 @@ def hold_out(
         n_folds = count_folds(n_members)
         fold_of = _folds_of_rows(rows, n_folds, fraction, generator, ranks)
     else:
-        block, sizes = number_blocks(rows.codes, ranks)
+        group, sizes = number_groups(rows.codes, ranks)
         n_folds = count_folds(n_members, len(sizes))
-        fold_of_block = _folds_of_blocks(sizes, n_folds, fraction, generator)
-        fold_of = torch.from_numpy(fold_of_block[block])
+        fold_of_group = _folds_of_groups(sizes, n_folds, fraction, generator)
+        fold_of = torch.from_numpy(fold_of_group[group])
     is_held_out = fold_of == torch.arange(n_folds, device="cpu")[:, None]
     n_rows, n_held_out = int(ranks.sum(len(rows.y))), ranks.sum(is_held_out.sum(1))
     if n_held_out.min() == 0 or n_held_out.max() == n_rows:
@@ -111,10 +111,10 @@ def _folds_of_rows(
     return places % n_folds
 
 
-def _folds_of_blocks(
+def _folds_of_groups(
     sizes: NDArray[np.intp], n_folds: int, fraction: float, generator: torch.Generator
 ) -> NDArray[np.int64]:
-    """Draw the fold of each block, (n_blocks,); of a single fold, 1 if not in it."""
+    """Draw the fold of each group, (n_groups,); of a single fold, 1 if not in it."""
     order = torch.randperm(len(sizes), generator=generator, device="cpu").numpy()
     if n_folds == 1:
         return _single_fold(sizes, order, math.ceil(fraction * sizes.sum()))
@@ -122,8 +122,8 @@ def _folds_of_blocks(
     order = order[np.argsort(-sizes[order], kind="stable")]
     fold_of = np.empty(len(sizes), dtype=np.int64)
     n_rows = [(0, fold) for fold in range(n_folds)]
-    for block, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
-        total, fold_of[block] = n_rows[0]
+    for group, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        total, fold_of[group] = n_rows[0]
         heapq.heapreplace(n_rows, (total + size, n_rows[0][1]))
     return fold_of
 
@@ -131,16 +131,16 @@ def _folds_of_blocks(
 def _single_fold(
     sizes: NDArray[np.intp], order: NDArray[np.int64], n_wanted: int
 ) -> NDArray[np.int64]:
-    """Give 0 to blocks of n_wanted rows or a few more, and 1 to one block at least.
+    """Give 0 to groups of n_wanted rows or a few more, and 1 to one group at least.
 
-    Blocks are taken in the given order as long as they fit, and then the smallest of
-    the others: a large block would leave few rows to train on.
+    Groups are taken in the given order as long as they fit, and then the smallest of
+    the others: a large group would leave few rows to train on.
     """
     fold_of = np.ones(len(sizes), dtype=np.int64)
     n_left = len(sizes)
-    for block, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+    for group, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
         if size <= n_wanted and n_left > 1:
-            fold_of[block] = 0
+            fold_of[group] = 0
             n_wanted -= size
             n_left -= 1
     left = order[fold_of[order] > 0]

@@ -1,4 +1,4 @@
-"""Groups of rows that are held out together: codes of their labels, and their union."""
+"""Groups of rows that are held out together: codes of their labels, and numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from skmdn._data.conversion import open_array
-from skmdn._data.rows import GroupCodes
 from skmdn.distributed import Ranks
 
 # -- labels ----------------------------------------------------------------------
@@ -104,58 +101,40 @@ def _text_of_number(number: Any) -> str:
     return "{:x}/{:x}".format(*map(int, ratio))
 
 
-# -- blocks ----------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------
 
 
-def number_blocks(
-    codes: GroupCodes, ranks: Ranks
+def number_groups(
+    codes: NDArray[np.uint64], ranks: Ranks
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Unite the groups that share equal rows to blocks, and number these.
+    """Assign numbers to the groups of all ranks, given the code of each row, (m,).
 
     The numbers are in the order of the unique rows, rank after rank: they do not depend
-    on the labels. Groups of all ranks are united; groups of different ranks that have a
-    row in common are not, unless a rank has this row of both.
+    on the labels.
 
     Returns
     -------
-    block : ndarray of shape (m,)
-        Block of each unique row.
-    sizes : ndarray of shape (n_blocks,)
-        Unique rows of each block, on all ranks.
+    group : ndarray of shape (m,)
+        Group of each unique row.
+    sizes : ndarray of shape (n_groups,)
+        Unique rows of each group, on all ranks.
 
     Raises
     ------
     ValueError
-        If there are fewer than 2 blocks.
+        If there are fewer than 2 groups.
     """
-    ours, first, counts = np.unique(codes.of_row, return_index=True, return_counts=True)
+    ours, first, counts = np.unique(codes, return_index=True, return_counts=True)
     order = first.argsort()
     found = np.concatenate(ranks.all_gather(ours[order]))
     counts = np.concatenate(ranks.all_gather(counts[order]))
-    pairs = np.concatenate(ranks.all_gather(codes.shared))
-    known = np.unique(np.concatenate([found, pairs.ravel()]))
-    edges = np.searchsorted(known, pairs).T
-    graph = sparse.coo_array(
-        (np.ones(len(pairs)), (edges[0], edges[1])), shape=(len(known), len(known))
-    )
-    _, component = connected_components(graph, directed=False)
-    _, first = np.unique(component[np.searchsorted(known, found)], return_index=True)
-    if len(first) < 2:
-        raise ValueError(_too_few(len(known)))
-    block = first.argsort().argsort()[component]
-    sizes = np.bincount(block[np.searchsorted(known, found)], weights=counts)
-    return block[np.searchsorted(known, codes.of_row)], sizes.astype(np.intp)
-
-
-def _too_few(n_groups: int) -> str:
-    if n_groups == 1:
-        return (
+    known, first, place = np.unique(found, return_index=True, return_inverse=True)
+    if len(known) < 2:
+        raise ValueError(
             "groups must have at least 2 different values in rows of positive weight, "
             "because each group is held out as a whole; got 1. Pass the label of each "
             "row's group, or omit groups."
         )
-    return (
-        f"groups has {n_groups} different values, but equal rows of (X, y) connect all "
-        "of them, and equal rows are held out together. Drop such rows, add a feature "
-        "that tells them apart, or omit groups."
-    )
+    number = first.argsort().argsort()
+    sizes = np.bincount(number[place], weights=counts).astype(np.intp)
+    return number[np.searchsorted(known, codes)], sizes

@@ -55,24 +55,14 @@ class Rows(NamedTuple):
         return total
 
 
-class GroupCodes(NamedTuple):
-    """Groups of unique rows, by the codes of their labels.
-
-    `of_row` (m,) has one group of each unique row, and `shared` (k, 2) has pairs of
-    groups to which copies of one row belong.
-    """
-
-    of_row: NDArray[np.uint64]
-    shared: NDArray[np.uint64]
-
-
 class UniqueRows(NamedTuple):
     """Unique rows of (X, y) with positive weight, in an order determined by content.
 
     X is the matrix as given, so that it is never copied: unique row i is
     ``X[positions[i]]``, with targets y (m, d), summed weight (m,) and first position
     (m,). `group` (n,) has the unique row of each row as given, and -1 where its weight
-    is zero. `codes` describes the groups that are held out as a whole, or is None.
+    is zero. `codes` (m,) has the codes of the groups that are held out as a whole, or
+    is None; rows of different groups may be equal.
     """
 
     X: Any
@@ -80,7 +70,7 @@ class UniqueRows(NamedTuple):
     weight: NDArray[np.float64]
     positions: NDArray[np.intp]
     group: NDArray[np.intp]
-    codes: GroupCodes | None = None
+    codes: NDArray[np.uint64] | None = None
 
 
 def merge_rows(rows: Rows) -> UniqueRows:
@@ -90,14 +80,20 @@ def merge_rows(rows: Rows) -> UniqueRows:
     of the rows; and copies of one row cannot lie on both sides of a split. The
     order is that of a hash of X, and within equal X that of the oriented y: neither
     changes under affine maps of y, so that a fit is equivariant under them.
+
+    If the rows have groups, equal rows are merged within a group only.
     """
     X, y, weight, groups = rows
     hashes = hash_rows(X, np.arange(len(y)))
     keys = (y * orientation(np.clip(y, *limits(y, weight)), weight)).T[::-1]
     # The last key has priority. Sorting by weight within equal rows fixes the order
     # in which their weights are added.
-    order = np.lexsort((weight, *keys, hashes))
-    is_new = _differs_from_previous(X, y, hashes, order)
+    codes = () if groups is None else (groups,)
+    order = np.lexsort((weight, *codes, *keys, hashes))
+    differs = _differs_from_previous(X, y, hashes, order)
+    is_new = differs.copy()
+    if groups is not None:
+        is_new[1:] |= groups[order[1:]] != groups[order[:-1]]
     sorted_group = np.cumsum(is_new) - 1
     total = np.bincount(sorted_group, weights=weight[order]).astype(np.float64)
     is_used = total > 0
@@ -108,16 +104,36 @@ def merge_rows(rows: Rows) -> UniqueRows:
     unique = UniqueRows(X, y[positions], total[is_used], positions, group)
     if groups is None:
         return unique
-    order = order[weight[order] > 0]
-    return unique._replace(codes=_merge_codes(groups[order], group[order]))
+    content = np.cumsum(differs, dtype=np.intp)[is_new][is_used]
+    return _sort_copies(unique, content, groups[positions])
 
 
-def _merge_codes(codes: NDArray[np.uint64], unique: NDArray[np.intp]) -> GroupCodes:
-    """Describe the groups of unique rows, given rows sorted by their unique row."""
-    is_first = np.diff(unique, prepend=-1) > 0
-    is_shared = ~is_first[1:] & (codes[1:] != codes[:-1])
-    pairs = np.column_stack([codes[:-1], codes[1:]])
-    return GroupCodes(codes[is_first], pairs[is_shared])
+def _sort_copies(
+    rows: UniqueRows, content: NDArray[np.intp], codes: NDArray[np.uint64]
+) -> UniqueRows:
+    """Sort equal rows of different groups by what their groups contain.
+
+    Equal rows have equal numbers in `content` (m,), which is sorted. Sorted by the
+    codes (m,), the fit would depend on the labels. Instead, each group has the sum of
+    its weights, each multiplied by a hash of the row. Only groups with the same rows
+    and weights tie. The codes then decide which of these copies is in which fold, and
+    so its out-of-fold density; the networks are the same either way, unless other ranks
+    have further rows of these groups.
+    """
+    _, content = np.unique(content, return_inverse=True)
+    _, group = np.unique(codes, return_inverse=True)
+    factors = _mix_bits(content.astype(np.uint64)).astype(np.float64)
+    sums = np.bincount(group, weights=rows.weight * factors)
+    order = np.lexsort((codes, sums[group], content))
+    number = np.append(order.argsort(), -1)  # -1 stays -1
+    return UniqueRows(
+        rows.X,
+        rows.y[order],
+        rows.weight[order],
+        rows.positions[order],
+        number[rows.group],
+        codes[order],
+    )
 
 
 def _differs_from_previous(

@@ -58,6 +58,34 @@ def test_merging_does_not_depend_on_order_repetition_dtype_or_storage():
         assert_array_equal(other_table, table)
 
 
+def test_equal_rows_are_merged_within_groups():
+    rng = np.random.RandomState(2)
+    rows = rows_with_copies()._replace(groups=rng.randint(5, size=200).astype("u8"))
+    unique = merge_rows(rows)
+    given = np.column_stack([rows.X, rows.y, rows.groups])
+    expected, where = np.unique(given, axis=0, return_inverse=True)
+    weights = np.bincount(where.ravel(), weights=rows.weight)
+    found = np.column_stack([given[unique.positions], unique.weight])
+    expected = np.column_stack([expected, weights])[weights > 0]
+    assert sorted(map(tuple, found)) == sorted(map(tuple, expected))
+    assert_array_equal(unique.y, found[:, 2:3])
+    assert_array_equal(unique.codes, found[:, 3])
+    is_used = unique.group >= 0
+    assert_array_equal(is_used, weights[where.ravel()] > 0)
+    assert_array_equal(found[unique.group[is_used], :4], given[is_used])
+    # Neither codes, the size of weights nor the unit of y change the order.
+    codes = rng.permutation(5).astype("u8")[rows.groups]
+    for other in (
+        rows._replace(groups=codes),
+        rows._replace(weight=3 * rows.weight),
+        rows._replace(y=5 - 2 * rows.y),
+    ):
+        assert_array_equal(merge_rows(other).group, unique.group)
+    # Without groups, the same rows have the same order.
+    plain = merge_rows(rows._replace(groups=None))
+    assert (np.diff(plain.group[unique.positions]) >= 0).all()
+
+
 def test_rows_with_equal_hashes_are_compared(monkeypatch):
     monkeypatch.setattr(
         rows_module, "hash_rows", lambda X, index: np.zeros(len(X), np.uint64)
