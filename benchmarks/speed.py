@@ -83,6 +83,8 @@ def make_loop(batch_size: int, **network_options) -> TrainingLoop:
         n_iter_no_change=1000,
         max_grad_norm=5.0,
         verbose=False,
+        n_epochs_of_choice=1,
+        n_epochs_per_score=1,
     )
     return TrainingLoop(network, settings, generator)
 
@@ -296,7 +298,11 @@ def prediction(options: argparse.Namespace) -> None:
     X = rng.normal(size=(options.rows, 8))
     y = X[:, 0] + rng.normal(size=options.rows)
     mdn = MDNRegressor(max_iter=1, random_state=0).fit(X[:5000], y[:5000])
-    layers = [*mdn.network_.hidden, mdn.network_.head.linear]
+    layers = [
+        layer
+        for network in mdn.network_
+        for layer in (*network.hidden, network.head.linear)
+    ]
     chunk = 1000
     hidden = [
         torch.randn(16, chunk, layer.weight.shape[1], dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skmdn import _mixture
-from skmdn._data.folds import RowLists, folds_of
+from skmdn._data.folds import RowLists
 from skmdn._data.outputs import Outputs
 from skmdn._data.rows import UniqueRows, as_dense
 from skmdn._data.scaling import LazyMatrix, Scaling, take_rows
 from skmdn._mixture import Mixture
-from skmdn._training.calibration import pool_by_fold
+from skmdn._training.kinds import SINGLE_KINDS, USER_DEFINED
+from skmdn._training.pooling import Pooling
+from skmdn._training.stack import member_folds
 from skmdn._utils.arrays import (
     inference,
     resolve_device,
@@ -28,7 +30,8 @@ from skmdn._utils.arrays import (
 )
 from skmdn._utils.persistence import seal, unseal
 from skmdn._utils.warn import warn
-from skmdn.nn.network import MixtureDensityNetwork, pool
+from skmdn.nn.network import MixtureDensityNetwork
+from skmdn.nn.pool import NetworkPool
 
 # Rows of each network's fold in one pass.
 HELD_OUT_ROWS = 4096
@@ -45,18 +48,21 @@ class ConditionalModel:
 
     Parameters
     ----------
-    network : MixtureDensityNetwork
+    pool : NetworkPool
         Maps standardised X to mixtures over standardised y.
-    structure : dict
-        Arguments of `MixtureDensityNetwork` that build a network of the same shape.
+    sizes : sequence of dict
+        Number of members of each kind, in their order, for each network of the pool.
+    n_estimators : int
+        Number of members that was asked for; a fit that was stopped early has fewer.
     features, target : Scaling
         Standardisation of X and of y.
     outputs : Outputs
         Names of the outputs, and the shape of one y.
     """
 
-    network: MixtureDensityNetwork
-    structure: Mapping[str, Any]
+    pool: NetworkPool
+    sizes: Sequence[Mapping[str, int]]
+    n_estimators: int
     features: Scaling
     target: Scaling
     outputs: Outputs
@@ -69,14 +75,29 @@ class ConditionalModel:
         resolved = resolve_device(device, fitting=False)
         if resolved.type != "cuda":
             return self
-        return replace(self, network=deepcopy(self.network).to(resolved))
+        return replace(self, pool=deepcopy(self.pool).to(resolved))
+
+    @property
+    def n_components(self) -> int:
+        """Gaussians of each member."""
+        return int(next(iter(self.pool)).arguments["n_components"])
+
+    def weights(self) -> dict[str, float]:
+        """Return the weight of each kind in the pooled mixture."""
+        weights = self.pool.log_weights.exp()
+        sizes = [item for part in self.sizes for item in part.items()]
+        parts = weights.split([size for _, size in sizes])
+        return {
+            kind: float(part.sum())
+            for (kind, _), part in zip(sizes, parts, strict=True)
+        }
 
     def mixtures(self, X: Any) -> Iterator[Mixture]:
         """Yield pooled mixtures of all networks, in chunks of rows."""
         shift, scale = map(to_tensor, self.target[:2])
-        for _, rows in self._chunks(X, self.network.floats_per_mixture):
+        for _, rows in self._chunks(X, self.pool.floats_per_mixture):
             with inference():
-                mixture = Mixture(*(part.cpu() for part in pool(self.network(rows))))
+                mixture = Mixture(*(part.cpu() for part in self.pool(rows)))
                 mixture = _mixture.rescale(mixture, shift, scale)
             yield mixture
 
@@ -101,8 +122,8 @@ class ConditionalModel:
     def means(self, X: Any) -> NDArray[np.float64]:
         """Compute the conditional means, (n, d)."""
         means = self._buffer(X)
-        for chunk, rows in self._chunks(X, self.network.floats_per_row):
-            means[chunk] = self.network.mean(rows).mean(0).T.cpu()
+        for chunk, rows in self._chunks(X, self.pool.floats_per_row):
+            means[chunk] = self.pool.mean(rows).T.cpu()
         shift, scale = map(to_tensor, self.target[:2])
         return to_numpy(means.mul_(scale).add_(shift))
 
@@ -110,11 +131,9 @@ class ConditionalModel:
     def means_and_stds(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Compute the conditional means and standard deviations, (n, d)."""
         means, variances = self._buffer(X), self._buffer(X)
-        for chunk, rows in self._chunks(X, self.network.floats_per_row):
-            mean, variance = self.network.moments(rows)
-            # The law of total variance, of equally likely members.
-            variance = variance.mean(0) + mean.var(0, correction=0)
-            means[chunk], variances[chunk] = mean.mean(0).T.cpu(), variance.T.cpu()
+        for chunk, rows in self._chunks(X, self.pool.floats_per_row):
+            mean, variance = self.pool.moments(rows)
+            means[chunk], variances[chunk] = mean.T.cpu(), variance.T.cpu()
         shift, scale = map(to_tensor, self.target[:2])
         means.mul_(scale).add_(shift)
         return to_numpy(means), to_numpy(variances.mul_(scale**2).sqrt_())
@@ -123,10 +142,9 @@ class ConditionalModel:
     def log_prob(self, X: Any, y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Compute the log-density of one y (n, d) for each row of X, (n,), in nats."""
         log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
-        for chunk, rows in self._chunks(X, self.network.floats_per_row):
+        for chunk, rows in self._chunks(X, self.pool.floats_per_row):
             targets = self.target.transform(y[chunk]).to(rows.device)
-            values = self.network.terms(rows, targets).log_density(y.shape[1])
-            log_prob[chunk] = pool_by_fold(values, 1)[0].cpu()
+            log_prob[chunk] = self.pool.log_density(rows, targets).cpu()
         return to_numpy(log_prob.sub_(self.target.log_scale))
 
     @inference()
@@ -141,14 +159,18 @@ class ConditionalModel:
         y = self.target.transform(rows.y)
         log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
         n_folds, n_rows = held_out.rows.shape
-        fold = folds_of(self.network.n_members, n_folds)
+        folds = [member_folds(sizes, n_folds) for sizes in self.sizes]
+        pooling = Pooling.of(torch.cat(folds), n_folds, self.pool.log_weights.exp())
         for first in range(0, n_rows, HELD_OUT_ROWS):
             index, counts = (
                 part[:, first : first + HELD_OUT_ROWS] for part in held_out
             )
-            of_member = index[fold]
-            terms = self.network.terms(take_rows(X, of_member), take_rows(y, of_member))
-            pooled = pool_by_fold(terms.log_density(y.shape[1]), n_folds)
+            parts = []
+            for network, fold in zip(self.pool, folds, strict=True):
+                of_member = index[fold]
+                terms = network.terms(take_rows(X, of_member), take_rows(y, of_member))
+                parts.append(terms.log_density(y.shape[1]))
+            pooled = pooling.pool(torch.cat(parts))
             log_prob[index[counts]] = pooled[counts]
         return to_numpy(log_prob - self.target.log_scale)
 
@@ -156,7 +178,8 @@ class ConditionalModel:
         """Return the public attributes of an estimator that describe its model."""
         names = self.outputs.names
         return {
-            "network_": self.network,
+            "network_": self.pool,
+            "portfolio_weights_": self.weights(),
             "X_mean_": self.features.mean,
             "X_scale_": self.features.scale,
             "X_knees_": self.features.knees,
@@ -164,14 +187,16 @@ class ConditionalModel:
             "y_mean_": self.target.mean,
             "y_scale_": self.target.scale,
             "n_outputs_": self.outputs.size,
-            "n_components_": self.structure["n_components"],
+            "n_components_": self.n_components,
         } | ({} if names is None else {"output_names_": names})
 
     def to_state(self) -> dict[str, Any]:
         """Convert to arrays and builtins, and the callable of user-defined networks."""
-        parameters = self.network.state_dict()
+        parameters = self.pool.state_dict()
         return {
-            "structure": dict(self.structure),
+            "structures": [network.arguments for network in self.pool],
+            "sizes": [dict(sizes) for sizes in self.sizes],
+            "n_estimators": self.n_estimators,
             "parameters": {name: to_numpy(p) for name, p in parameters.items()},
             "features": self.features.to_state(),
             "target": self.target.to_state(),
@@ -182,9 +207,10 @@ class ConditionalModel:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> ConditionalModel:
         """Rebuild a model; arrays are copied, so they can be read-only memory maps."""
-        network = MixtureDensityNetwork(**state["structure"]).to("cpu", torch.float64)
+        networks = [MixtureDensityNetwork(**each) for each in state["structures"]]
+        pool = NetworkPool(networks).to("cpu", torch.float64)
         parameters = state["parameters"]
-        network.load_state_dict({name: to_tensor(p) for name, p in parameters.items()})
+        pool.load_state_dict({name: to_tensor(p) for name, p in parameters.items()})
         features, target = (
             Scaling.from_state(state[part]) for part in ("features", "target")
         )
@@ -192,7 +218,8 @@ class ConditionalModel:
         outputs = Outputs(
             tuple(state["event_shape"]), None if names is None else tuple(names)
         )
-        return cls(network.eval(), state["structure"], features, target, outputs)
+        sizes, n_estimators = state["sizes"], state["n_estimators"]
+        return cls(pool.eval(), sizes, n_estimators, features, target, outputs)
 
     def _buffer(self, X: Any) -> Tensor:
         """Allocate (n, d) results once: a list of parts would fragment the memory."""
@@ -202,7 +229,7 @@ class ConditionalModel:
 
     def _chunks(self, X: Any, floats: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices and their standardised rows, on the device of the networks."""
-        device = self.network.head.linear.weight.device
+        device = self.pool.log_weights.device
         for chunk in row_chunks(X.shape[0], 8 * floats):
             yield chunk, self.features.transform(as_dense(X[chunk])).to(device)
 
@@ -231,9 +258,36 @@ def unpack_state(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
     state, version = unseal(name, dict(state))
     if version < 3:
         state = _updated(state)
+    if version < 4:
+        state = _with_portfolio(state)
     if "_model" in state:
         model = ConditionalModel.from_state(state["_model"])
         state |= model.attributes() | {"_model": model}
+    return state
+
+
+def _with_portfolio(state: dict[str, Any]) -> dict[str, Any]:
+    """Bring a state of form 3, with networks of a single kind, up to date."""
+    state = {"portfolio": None} | state
+    if "_model" not in state:
+        return state
+    model = dict(state["_model"])
+    structure = model.pop("structure")
+    is_user_defined = structure["network"] is not None
+    kind = USER_DEFINED if is_user_defined else SINGLE_KINDS[structure["embedding"]]
+    n_members = structure["n_members"]
+    parameters = {f"networks.0.{k}": v for k, v in model["parameters"].items()}
+    model |= {
+        "structures": [structure],
+        "sizes": [{kind: n_members}],
+        "n_estimators": n_members,
+        "parameters": parameters
+        | {"log_weights": np.full(n_members, -np.log(n_members))},
+    }
+    state["_model"] = model
+    if "_optimizer_state" in state:
+        optimizer = state["_optimizer_state"]
+        state["_optimizer_state"] = {f"0.{k}": v for k, v in optimizer.items()}
     return state
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Literal, Self, overload
 
@@ -21,28 +21,29 @@ from skmdn._data.checks import (
 )
 from skmdn._fit.constraints import CONSTRAINTS
 from skmdn._fit.prepare import fitting, prepare
+from skmdn._fit.publishing import FittedStateMixin
 from skmdn._fit.session import FitSession, epoch_task
 from skmdn._mixture import Mixture
-from skmdn._model import ConditionalModel, pack_state, unpack_state
+from skmdn._model import ConditionalModel
 from skmdn._utils.compat import CallbackSupportMixin, callbacks_of, fit_context
 from skmdn.density import MixtureDensity
 from skmdn.density._parameters import from_mixture
 
 __all__ = ["MDNRegressor"]
 
-# Fitted state that not every fit publishes.
-OPTIONAL_STATE = (
-    *("feature_names_in_", "output_names_", "_optimizer_state"),
-    *("validation_scores_", "best_validation_score_", "oof_log_density_", "oof_score_"),
-)
 
-
-class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class MDNRegressor(
+    CallbackSupportMixin,  # type: ignore[misc]
+    FittedStateMixin,
+    RegressorMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """Mixture density network: estimate the conditional density p(y | x).
 
-    Several networks are trained together, each on its own fold, and predict one
-    mixture of Gaussians for every row. `predict_density` gives its exact mean,
-    variance, quantiles, marginals, conditionals and samples.
+    Networks of several kinds are trained together, each on its own fold; held-out
+    likelihood decides which of them predict one mixture of Gaussians for every row.
+    `predict_density` gives its exact mean, variance, quantiles, marginals, conditionals
+    and samples.
 
     Parameters
     ----------
@@ -57,14 +58,22 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         Number of factors of "low_rank", whose time and memory are linear in the number
         of outputs.
     n_estimators : int, default=16
-        Networks trained in one batched computation from different starts. The
-        prediction is the equally weighted mixture of their mixtures, which is a
-        Gaussian mixture of ``n_estimators * n_components_`` components. With 4 or more,
-        the networks hold out folds, at most 8, that together cover every row.
-    embedding : {"periodic"} or None, default="periodic"
+        Networks that predict, of all kinds together. The prediction is the mixture of
+        their mixtures, a Gaussian mixture of ``n_estimators * n_components_``
+        components. With 4 or more, the networks hold out folds, at most 8, that
+        together cover every row.
+    portfolio : "auto", sequence of str or None, default="auto"
+        Kinds of networks that compete: "periodic_0.1", "periodic_0.3" and "periodic_1"
+        (embeddings of low to high frequencies), "linear" (a low frequency, added to a
+        ridge regression that each fit starts at), "bins" and "plain" (no embedding).
+        "auto" uses all but the last. After about 400 steps the kinds with the highest
+        held-out log-likelihood go on. None, no held-out rows, a `network`, or fewer
+        than 5 epochs mean one kind; fewer than 25 rows keep the start of "linear".
+    embedding : {"auto", "periodic", "bins"} or None, default="auto"
         Transform of the features before the hidden layers: cosines of trainable
-        frequencies (:class:`skmdn.nn.PeriodicEmbedding`), which also bound the
-        influence of outliers in X, or none.
+        frequencies (:class:`skmdn.nn.PeriodicEmbedding`), a piecewise linear encoding,
+        or none. "auto" lets the portfolio choose, and is "periodic" without one; all
+        else restricts the portfolio.
     hidden_layer_sizes : array-like of int, default=(64, 64)
         Widths of the hidden layers.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
@@ -74,7 +83,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
     network : callable or None, default=None
         ``network(n_features)`` builds a new :class:`torch.nn.Module` that maps
         standardised rows (n, n_features) to (n, width). These modules replace
-        the four parameters above, which are ignored; a linear layer on top of each
+        the five parameters above, which are ignored; a linear layer on top of each
         gives the parameters of the mixtures. See `docs/network.md`.
     reg_covar : float, default=1e-6
         Floor added to the variance of each output given those that explain it, in
@@ -96,9 +105,9 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         Epochs without progress after which training stops; "auto" uses a third of
         `max_iter`.
     early_stopping : bool, default=True
-        Hold out rows, calibrate the densities on them after each epoch, and keep
-        the epoch with the best calibrated log-likelihood there. If False, all rows
-        train, training stops on its loss, the last weights are kept without
+        Hold out rows, calibrate the densities on them after each epoch (on small
+        tables after each 32 steps), and keep the best epoch of each kind. If False,
+        all rows train, training stops on its loss, the last weights are kept without
         calibration, and there are no out-of-fold attributes.
     validation_fraction : float, default=0.1
         Share of the rows held out if there are fewer than 4 networks.
@@ -111,7 +120,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         Continue `fit` from the networks, the scaling, the seed and so the folds of the
         previous one.
     verbose : bool, default=False
-        Print the loss and the validation score of each epoch.
+        Print the loss and the validation score of each epoch, and which kinds go on.
     random_state : int, RandomState, Generator or None, default=None
         Seed of folds, initial networks and batches. Global generators are never used.
     device : str, default="auto"
@@ -137,31 +146,35 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         Mean training loss of the networks in each epoch, in nats in the unit of y;
         lower is better.
     validation_scores_ : ndarray of shape (`n_iter_`,)
-        Mean log-likelihood of the held-out rows (of 65,536 of them, if there are
-        more) under the calibrated networks that held them out, in nats; higher is
-        better. Slightly too high where the floor `reg_covar` acts, since it is
-        calibrated too; `oof_score_` has no such bias.
+        Mean log-likelihood of the held-out rows (of 65,536 at most) under the
+        calibrated networks that held them out, in nats; higher is better. Slightly too
+        high where the floor `reg_covar` acts, since it is calibrated too; `oof_score_`
+        has no such bias.
     best_validation_score_ : float
-        Score of the weights that are kept: the highest one of the epochs after the
-        warm-up and of the initial weights.
+        Score of the weights that are kept: of each kind the best ones of the epochs
+        after the warm-up and of the start.
+    portfolio_weights_ : dict of float
+        Weight of each kind in the prediction, shared equally by its networks.
+    portfolio_scores_ : dict of float
+        Mean held-out log-likelihood of each kind when it was last trained, in nats,
+        less 16 nats over the number of rows if training changed it.
     oof_log_density_ : ndarray of shape (n_samples,)
         Log-density of every training row under the networks that did not train
         on it, pooled, in nats. Only with folds: 4 networks or more, and no `X_val`.
     oof_score_ : float
-        Weighted mean of `oof_log_density_`: a cross-validated score without a second
-        fit.
-    network_ : MixtureDensityNetwork
+        Weighted mean of `oof_log_density_`: a cross-validated score.
+    network_ : NetworkPool
         The networks, an ordinary :class:`torch.nn.Module` on the CPU in float64.
         It maps ``(soft(X) - X_mean_) / X_scale_`` to mixtures over
         ``(y - y_mean_) / y_scale_``; for ``soft`` see `X_knees_`.
     X_mean_, X_scale_, y_mean_, y_scale_ : ndarray
-        Standardisation, exactly undone in all predictions: mean and standard deviation
-        of ``soft(X)``, and of y clipped to ten robust deviations from its median. A
-        target of negative skewness has a negative scale, so that mirrored targets give
-        mirrored fits. Assigning to these does not change the model.
+        Standardisation, exactly undone in all predictions: means of ``soft(X)`` and
+        y, and standard deviations of X and y, clipped to ten robust deviations from the
+        median. A target of negative skewness has a negative scale, so that mirrored
+        targets give mirrored fits. Assigning to these does not change the model.
     X_knees_, X_spread_ : ndarray of shape (2, n_features) and (n_features,)
         Soft tails: with ``inside = np.clip(X, *X_knees_)``, ``soft(X)`` is ``inside +
-        X_spread_ * np.arcsinh((X - inside) / X_spread_)``. The knees lie two robust
+        X_spread_ * np.arcsinh((X - inside) / X_spread_)``. The knees lie three robust
         deviations from the median, or at infinity where nearly all values are equal.
 
     See Also
@@ -183,10 +196,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
     since in a triangular factor it matters which output explains which: the order of
     the columns of y has no systematic effect.
 
-    Networks are overconfident on their training rows. One factor of all precision
-    factors and one inverse temperature of all weights are therefore fitted to the
-    held-out rows, and are part of the networks afterwards. They do not change the
-    component means.
+    Networks are overconfident on their training rows. A factor of the precision factors
+    and an inverse temperature of the weights are therefore fitted to held-out rows.
 
     The log-likelihood of a target with few distinct values is not meaningful, because a
     density can place spikes on them; `fit` warns about it.
@@ -229,7 +240,8 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         covariance_type: str = "full",
         rank: int = 4,
         n_estimators: int = 16,
-        embedding: str | None = "periodic",
+        portfolio: str | Sequence[str] | None = "auto",
+        embedding: str | None = "auto",
         hidden_layer_sizes: ArrayLike = (64, 64),
         activation: str = "silu",
         dropout: float = 0.0,
@@ -255,6 +267,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         self.covariance_type = covariance_type
         self.rank = rank
         self.n_estimators = n_estimators
+        self.portfolio = portfolio
         self.embedding = embedding
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -613,12 +626,6 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
             self.__dict__ = before
             raise
 
-    def _publish(self, fitted: dict[str, Any]) -> None:
-        """Replace the fitted state as a whole."""
-        kept = {k: v for k, v in vars(self).items() if k not in OPTIONAL_STATE}
-        # A single assignment: nothing can fail or interrupt it half way.
-        self.__dict__ = kept | fitted
-
     def _parameters(self) -> dict[str, Any]:
         """Return all parameters, also those that a subclass does not expose."""
         return {name: getattr(self, name) for name in CONSTRAINTS}
@@ -632,18 +639,7 @@ class MDNRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):  # type
         X = check_features(self, X)
         return self._model.on(self.device), X
 
-    # -- persistence and tags ----------------------------------------------------
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Convert the fitted state to arrays and builtins, and seal it."""
-        return pack_state(dict(super().__getstate__()))
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        state = unpack_state(type(self).__name__, state)
-        super().__setstate__(state)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_model")
+    # -- tags --------------------------------------------------------------------
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

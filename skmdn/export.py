@@ -22,7 +22,6 @@ from skmdn._regressor import MDNRegressor
 from skmdn._utils.arrays import to_tensor
 from skmdn._utils.compat import TORCH_VERSION, aten, parse_version
 from skmdn._version import __version__
-from skmdn.nn.network import pool
 
 __all__ = ["to_onnx"]
 
@@ -125,7 +124,7 @@ class _Served(nn.Module):
 
     def __init__(self, model: ConditionalModel) -> None:
         super().__init__()
-        self.network = deepcopy(model.network).requires_grad_(False)
+        self.pool = deepcopy(model.pool).requires_grad_(False)
         self.outputs = model.outputs
         for name, scaling in (("X", model.features), ("y", model.target)):
             self.register_buffer(f"{name}_mean", to_tensor(scaling.mean))
@@ -136,7 +135,7 @@ class _Served(nn.Module):
     def forward(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         inside = torch.minimum(torch.maximum(X, self.X_knees[0]), self.X_knees[1])
         X = inside + self.X_spread * _asinh((X - inside) / self.X_spread)
-        mixture = pool(self.network((X - self.X_mean) / self.X_scale))
+        mixture = self.pool((X - self.X_mean) / self.X_scale)
         mixture = _mixture.rescale(mixture, self.y_mean, self.y_scale)
         log_weights, means, factors = mixture
         return (

@@ -149,6 +149,45 @@ def standardised(mdn, X):
     return (soft - mdn.X_mean_) / mdn.X_scale_
 
 
+def member_densities(mdn, X, y):
+    """Return the density of y under each network alone, (n_members, n)."""
+    densities = []
+    for network in mdn.network_.networks:
+        with torch.no_grad():
+            parts = [
+                part.numpy() for part in network(torch.tensor(standardised(mdn, X)))
+            ]
+        densities += [
+            MixtureDensity(
+                np.exp(log_weights),
+                means * mdn.y_scale_ + mdn.y_mean_,
+                factors / signed_scales(mdn),
+            ).pdf(y.reshape(len(y), -1))
+            for log_weights, means, factors in zip(*parts, strict=True)
+        ]
+    return np.array(densities)
+
+
+def fold_densities(mdn, X, y, n_folds):
+    """Return the density of y under the networks of each fold, (n_folds, n)."""
+    sizes = [size for part in mdn._model.sizes for size in part.values()]
+    fold = np.concatenate([np.arange(size) % n_folds for size in sizes])
+    weights = mdn.network_.log_weights.exp().numpy()
+    densities = member_densities(mdn, X, y)
+    return np.array(
+        [
+            np.average(densities[fold == k], axis=0, weights=weights[fold == k])
+            for k in range(n_folds)
+        ]
+    )
+
+
+def two_kinds(**parameters):
+    """Return a quick estimator of which `make_inverse_sine(80)` keeps two kinds."""
+    options = {"portfolio": ["linear", "bins"], "n_estimators": 19, "max_iter": 20}
+    return quick(**options | parameters)
+
+
 def plain_network(n_features):
     """Build a user-defined network without state or noise."""
     return nn.Sequential(nn.Linear(n_features, 8), nn.Tanh())

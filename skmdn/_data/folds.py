@@ -60,18 +60,20 @@ def hold_out(
     fraction: float,
     generator: torch.Generator,
     ranks: Ranks = ALONE,
+    most_folds: int = MAX_FOLDS,
 ) -> tuple[RowLists, RowLists]:
-    """Draw the rows on which each network trains, and those of each fold.
+    """Draw the rows that the networks of each fold hold out, and all others.
 
     From `MIN_FOLDS` networks on the folds are disjoint and together hold every row
     once; fewer networks all hold out the same `fraction` of the rows. If the rows have
     groups, those of a group are in one fold, and folds have about equal numbers of rows
     as far as the groups allow; with fewer groups than folds, each group is a fold.
+    There are at most `most_folds`.
 
     Returns
     -------
-    trains : RowLists of n_members lists
-    held_out : RowLists of n_folds lists; `folds_of` maps networks to them
+    trains, held_out : RowLists of n_folds lists
+        `folds_of` maps networks to them.
 
     Raises
     ------
@@ -81,20 +83,20 @@ def hold_out(
         If there are fewer than 2 groups.
     """
     if rows.codes is None:
-        n_folds = count_folds(n_members)
+        # With few rows, each is a fold; networks need more than two to train on.
+        n_rows = int(ranks.sum(len(rows.y)))
+        n_folds = count_folds(n_members, min(max(n_rows, MIN_FOLDS), most_folds))
         fold_of = _folds_of_rows(rows, n_folds, fraction, generator, ranks)
     else:
         group, sizes = number_groups(rows.codes, ranks)
-        n_folds = count_folds(n_members, len(sizes))
+        n_folds = count_folds(n_members, min(len(sizes), most_folds))
         fold_of_group = _folds_of_groups(sizes, n_folds, fraction, generator)
         fold_of = torch.from_numpy(fold_of_group[group])
     is_held_out = fold_of == torch.arange(n_folds, device="cpu")[:, None]
     n_rows, n_held_out = int(ranks.sum(len(rows.y))), ranks.sum(is_held_out.sum(1))
     if n_held_out.min() == 0 or n_held_out.max() == n_rows:
         raise TooFewRowsError(f"{n_rows} distinct rows are too few to hold any out.")
-    fold = folds_of(n_members, n_folds)
-    trains = _row_lists(~is_held_out)
-    return RowLists(trains.rows[fold], trains.counts[fold]), _row_lists(is_held_out)
+    return _row_lists(~is_held_out), _row_lists(is_held_out)
 
 
 def _folds_of_rows(
@@ -164,6 +166,18 @@ def _places(
     hashes = hash_rows(rows.X, rows.positions, start=seed)
     hashes = hash_rows(rows.y, np.arange(n_rows), start=hashes)
     return torch.from_numpy((hashes >> np.uint64(32)).astype(np.int64)), 2**32
+
+
+def without_next(held_out: RowLists) -> RowLists:
+    """List the rows of all folds but one and the next one, for each fold.
+
+    A network that trains on them holds out two folds: every row is then held out by two
+    networks, of which it is known how much their mixture gains over each.
+    """
+    n_folds = len(held_out.rows)
+    others = torch.arange(2, n_folds, device="cpu")
+    folds = (torch.arange(n_folds, device="cpu")[:, None] + others) % n_folds
+    return RowLists(*(part[folds].flatten(1) for part in held_out))
 
 
 def evenly(n_rows: int, n_taken: int) -> NDArray[np.intp]:

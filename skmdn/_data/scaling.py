@@ -21,7 +21,9 @@ LARGEST_REACH = 1e150
 # Largest standardised number whose square cannot overflow in float32.
 LARGEST_OUTLIER = 1e15
 # Spreads from the median at which the soft tails of a feature begin.
-KNEE = 2.0
+KNEE = 3.0
+# Spreads from the median to which features are clipped for their scale.
+REACH = 10.0
 # Standard deviations from the mean from which on targets count less in training.
 FAR = 30.0
 
@@ -46,7 +48,7 @@ class Tails(NamedTuple):
         index: NDArray[np.intp],
         ranks: Ranks = ALONE,
     ) -> Tails:
-        """Place the knees two spreads from the median.
+        """Place the knees three spreads from the median.
 
         The spread is that of the quartiles of a normal distribution, or of quantiles
         further out where the quartiles are equal. A column of which nearly all values
@@ -59,6 +61,14 @@ class Tails(NamedTuple):
         with np.errstate(over="ignore"):  # refused later
             reach = np.where(has_none, np.inf, KNEE * spread)
         return cls(spreads.median - reach, spreads.median + reach, spread)
+
+    def clip(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Clip values to `REACH` spreads from the median."""
+        further = (REACH - KNEE) * self.spread
+        clipped: NDArray[np.float64] = np.clip(
+            X, self.low - further, self.high + further
+        )
+        return clipped
 
     def soften(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Apply the map, in the unit of X."""
@@ -86,10 +96,16 @@ class Scaling(NamedTuple):
 
     @classmethod
     def fit_features(cls, rows: UniqueRows, ranks: Ranks = ALONE) -> Scaling:
-        """Soften the tails of X, and standardise by weighted mean and deviation."""
-        tails = Tails.fit(rows.X, rows.weight, rows.positions, ranks)
+        """Soften the tails of X, and standardise.
+
+        The mean is that of the softened values. The scale is the standard deviation of
+        the values clipped further out: that of the softened ones would stretch the
+        bulk of columns with heavy tails, which are often noisy.
+        """
         given = rows.X, rows.weight, rows.positions
-        return cls.fit("X", *given, ranks, tails.soften)._replace(tails=tails)
+        tails = Tails.fit(*given, ranks)
+        _, scale, _ = cls.fit("X", *given, ranks, tails.clip)
+        return cls(cls.fit("X", *given, ranks, tails.soften).mean, scale, tails)
 
     @classmethod
     def fit_targets(cls, rows: UniqueRows, ranks: Ranks = ALONE) -> Scaling:

@@ -16,6 +16,11 @@ from skmdn._data.rows import Rows, UniqueRows, merge_rows
 from skmdn._data.scaling import Scaling
 from skmdn._model import ConditionalModel
 from skmdn._training.auto import TrainingSettings, auto_n_components
+from skmdn._training.kinds import (
+    FEWEST_EPOCHS_OF_CHOICE,
+    Kind,
+    competing_kinds,
+)
 from skmdn._utils.arrays import neutral_modes, resolve_device
 from skmdn._utils.persistence import digest
 from skmdn._utils.threads import shared_threads
@@ -36,6 +41,8 @@ class FitData:
     params: Mapping[str, Any]
     settings: TrainingSettings
     structure: Mapping[str, Any]
+    kinds: Mapping[str, Kind]
+    n_members: int
     given: Rows
     rows: UniqueRows
     validation: Rows | None
@@ -94,17 +101,24 @@ def prepare(
     n_components = params["n_components"]
     if n_components == "auto":
         n_components = (
-            auto_n_components(n_rows)
-            if start is None
-            else start.structure["n_components"]
+            auto_n_components(n_rows) if start is None else start.n_components
         )
     structure = _network_structure(given, outputs, params, int(n_components))
+    n_members = int(params["n_estimators"])
     if start is not None:
-        _check_structure(structure, start.structure)
+        _check_structure(structure, n_members, params["embedding"], start)
+    is_compared = params["early_stopping"] or validation is not None
+    kinds = competing_kinds(
+        params,
+        given.X.shape[1],
+        can_choose=is_compared and settings.max_iter >= FEWEST_EPOCHS_OF_CHOICE,
+    )
     return FitData(
         params,
         settings,
         structure,
+        kinds,
+        n_members,
         given,
         rows,
         validation and validation.rescaled(ranks),
@@ -121,15 +135,13 @@ def prepare(
 def _network_structure(
     given: Rows, outputs: Outputs, params: Mapping[str, Any], n_components: int
 ) -> dict[str, Any]:
-    """Return the arguments of the network, as builtins that can be stored."""
+    """Return the arguments that the networks of all kinds share, as builtins."""
     return {
         "n_features": given.X.shape[1],
         "n_outputs": outputs.size,
         "n_components": n_components,
-        "n_members": int(params["n_estimators"]),
         "covariance_type": params["covariance_type"],
         "rank": int(params["rank"]),
-        "embedding": params["embedding"],
         "hidden_layer_sizes": as_widths(params["hidden_layer_sizes"]),
         "activation": params["activation"],
         "dropout": float(params["dropout"]),
@@ -146,11 +158,21 @@ def _fit_inputs(
     return {k: v for k, v in params.items() if k != "verbose"} | {"networks": networks}
 
 
-def _check_structure(wanted: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
-    changed = [key for key in wanted if wanted[key] != fitted[key]]
+def _check_structure(
+    wanted: Mapping[str, Any],
+    n_members: int,
+    embedding: str | None,
+    start: ConditionalModel,
+) -> None:
+    structures = [network.arguments for network in start.pool]
+    changed = [key for key in wanted if wanted[key] != structures[0][key]]
+    if n_members != start.n_estimators:
+        changed.append("n_estimators")
+    if embedding != "auto" and {embedding} != {
+        each["embedding"] for each in structures
+    }:
+        changed.append("embedding")
     if changed:
-        # The member networks of the structure are the estimators of the parameters.
-        changed = [{"n_members": "n_estimators"}.get(key, key) for key in changed]
         raise ValueError(
             "The fitted networks cannot be trained further with another "
             f"{', '.join(changed)}. Fit again with warm_start=False."

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,27 +14,23 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from skmdn._data.checks import weighted_mean
-from skmdn._data.folds import RowLists, TooFewRowsError, every_row, hold_out
+from skmdn._data.folds import MAX_FOLDS, RowLists, TooFewRowsError, hold_out
 from skmdn._data.notices import (
     notices_of_few_rows,
     notices_of_outliers,
     notices_of_scale,
     notices_of_ties,
 )
-from skmdn._data.rows import Rows, UniqueRows
-from skmdn._data.scaling import ScaledRows
+from skmdn._fit.building import as_unique
+from skmdn._fit.pooling import PooledNetworks
+from skmdn._fit.portfolio import Portfolio
 from skmdn._fit.prepare import FitData
 from skmdn._model import ConditionalModel
-from skmdn._training.batches import ListedRows
-from skmdn._training.early_stopping import EarlyStopping, HeldOutScore
-from skmdn._training.initialization import unconditional_mixtures
-from skmdn._training.loop import MOST_ROLLBACKS, ROLLBACK_RATE, TrainingLoop
-from skmdn._training.optimizer import LEARNING_RATES, FlatParameters
-from skmdn._utils.arrays import draw_seed, make_generator, make_seed
+from skmdn._training.loop import MOST_ROLLBACKS, ROLLBACK_RATE
+from skmdn._training.optimizer import LEARNING_RATES
+from skmdn._utils.arrays import make_generator, make_seed
 from skmdn._utils.threads import take_share
 from skmdn._utils.warn import Notice, warn
-from skmdn.nn.likelihood import Calibration
-from skmdn.nn.network import MixtureDensityNetwork
 
 
 @dataclass
@@ -65,6 +59,7 @@ class FitResult:
     best_score: float
     oof_log_density: NDArray[np.float64] | None
     oof_score: float | None
+    portfolio_scores: dict[str, float]
     optimizer_state: dict[str, NDArray[Any]]
     notices: list[Notice]
 
@@ -81,9 +76,10 @@ class FitResult:
             "n_iter_": len(self.losses),
             "loss_curve_": np.array(self.losses),
         }
-        if self.scores:
+        if self.portfolio_scores:
             attributes["validation_scores_"] = np.array(self.scores)
             attributes["best_validation_score_"] = self.best_score
+            attributes["portfolio_scores_"] = self.portfolio_scores
         if self.oof_log_density is not None:
             attributes["oof_log_density_"] = self.oof_log_density
             attributes["oof_score_"] = self.oof_score
@@ -93,10 +89,10 @@ class FitResult:
 class FitSession:
     """A running fit, advanced one epoch at a time.
 
-    With held-out rows the score of an epoch is their mean log-likelihood under the
-    pooled and calibrated density of the members that held them out, and the best
-    weights are kept, including those before the first epoch; without, it is minus the
-    training loss, and the last weights are kept.
+    Kinds of networks compete at first: see `Portfolio`. With held-out rows the score of
+    an epoch is their mean log-likelihood under the calibrated and weighted kinds, and
+    the best weights of each kind are kept, including those before the first epoch;
+    without, the score is minus the training loss, and the last weights are kept.
 
     Parameters
     ----------
@@ -121,7 +117,8 @@ class FitSession:
         self._earlier_losses = list(losses)
         self._reset(int(data.ranks.broadcast(make_seed(random_state))))
         if optimizer_state is not None:
-            self.loop.optimizer.state.load_(optimizer_state)
+            for number, stack in enumerate(self.portfolio.stacks):
+                stack.loop.optimizer.state.load_(optimizer_state, f"{number}.")
 
     def _reset(self, seed: int) -> None:
         data = self.data
@@ -130,20 +127,11 @@ class FitSession:
         # A continued fit draws the same folds again: the same rows remain held out.
         generator = make_generator(seed, stream=len(self._earlier_losses))
         self.folds = self._draw_folds(generator)
-        network = self._initial_network(generator)
-        if data.device.type != "cpu" or data.ranks.size > 1:
-            generator = make_generator(
-                draw_seed(generator), stream=data.ranks.rank, device=data.device
-            )
-        network = network.to(data.device, torch.float32)
-        self.loop = TrainingLoop(network, data.settings, generator, data.ranks)
-        self.rows, self.held_out = self._listed_rows()
+        self.portfolio = Portfolio(data, self.folds, generator)
         self.history = History()
-        self.calibration, score = Calibration(), -math.inf
-        if self.held_out is not None:
-            self.calibration, score = self.held_out.score(network, self.calibration)
-        self.best = EarlyStopping(self.loop.values, score)
         self.is_stopped = self.has_diverged = False
+        if self.is_speaking and not self.portfolio.is_narrow:
+            print(f"Kinds that compete: {', '.join(self.portfolio.builder.kinds)}")
 
     # -- start -------------------------------------------------------------------
 
@@ -162,7 +150,7 @@ class FitSession:
         else:
             notices += notices_of_scale(rows, scalings, names, ranks)
         if data.validation is not None:
-            rows = _as_unique(data.validation)
+            rows = as_unique(data.validation)
             notices += notices_of_scale(
                 rows, scalings, names, ranks, is_validation=True
             )
@@ -171,13 +159,17 @@ class FitSession:
     def _draw_folds(
         self, generator: torch.Generator
     ) -> tuple[RowLists, RowLists] | None:
-        """Draw the rows to train on and to hold out; None if all rows train."""
+        """Draw the rows that each fold trains on and holds out; None without folds."""
         data, params = self.data, self.data.params
         if not params["early_stopping"] or data.validation is not None:
             return None
         n_members, fraction = params["n_estimators"], params["validation_fraction"]
+        # Each kind that is continued holds out every row.
+        sizes = [] if data.start is None else data.start.sizes
+        most = min((n for part in sizes for n in part.values()), default=MAX_FOLDS)
+        given = data.rows, n_members, fraction, generator, data.ranks
         try:
-            return hold_out(data.rows, n_members, fraction, generator, data.ranks)
+            return hold_out(*given, most)
         except TooFewRowsError as exc:
             self.notices.append(
                 Notice(
@@ -187,51 +179,6 @@ class FitSession:
             )
             return None
 
-    def _initial_network(self, generator: torch.Generator) -> MixtureDensityNetwork:
-        """Copy the networks to continue, or start at the mixture of y alone."""
-        data = self.data
-        if data.start is not None:
-            return deepcopy(data.start.network)
-        network = MixtureDensityNetwork(**data.structure, generator=generator)
-        # Rounded to float32, as in training, because ties influence the clusters.
-        y = data.target.transform(data.rows.y).float().double().numpy()
-        network.head.start_at(
-            *unconditional_mixtures(
-                y,
-                data.rows.weight,
-                data.structure["n_components"],
-                data.structure["n_members"],
-                seed=draw_seed(generator, 2**32),
-                ranks=data.ranks,
-            )
-        )
-        return network
-
-    def _listed_rows(self) -> tuple[ListedRows, HeldOutScore | None]:
-        """Standardise the rows to train on, and those to score if there are any."""
-        data, ranks = self.data, self.data.ranks
-
-        def scaled(rows: UniqueRows) -> ScaledRows:
-            return ScaledRows.of(
-                rows, data.features, data.target, torch.float32, data.device
-            )
-
-        rows = scaled(data.rows)
-        if self.folds is not None:
-            trains, held_out = self.folds
-            scored = ListedRows.for_scoring(rows, held_out, ranks)
-            return (
-                ListedRows.for_training(rows, trains, ranks),
-                HeldOutScore(scored, ranks),
-            )
-        everything = every_row(len(data.rows.y), data.structure["n_members"])
-        listed = ListedRows.for_training(rows, everything, ranks)
-        if data.validation is None:
-            return listed, None
-        rows = scaled(_as_unique(data.validation))
-        scored = ListedRows.for_scoring(rows, every_row(len(rows.y), 1), ranks)
-        return listed, HeldOutScore(scored, ranks)
-
     # -- epochs ------------------------------------------------------------------
 
     @property
@@ -240,13 +187,14 @@ class FitSession:
         return len(self._earlier_losses) + len(self.history.losses)
 
     @property
+    def is_speaking(self) -> bool:
+        """Whether this process prints its progress."""
+        return self.data.settings.verbose and self.data.ranks.rank == 0
+
+    @property
     def is_over(self) -> bool:
-        settings = self.data.settings
-        return (
-            self.is_stopped
-            or self.n_epochs >= settings.max_iter
-            or self.best.stale >= settings.n_iter_no_change
-        )
+        is_last = self.n_epochs >= self.data.settings.max_iter
+        return self.is_stopped or is_last or self.portfolio.is_over
 
     def step(self) -> None:
         """Train for one epoch, score it, and record the best weights.
@@ -254,30 +202,32 @@ class FitSession:
         If the networks diverge, the session is stopped at the weights before.
         """
         take_share()
-        loop, settings = self.loop, self.data.settings
-        offset = self.data.target.log_scale
-        loss = loop.run_epoch_with_rollback(self.rows, self.n_epochs)
-        if loss is None:
+        portfolio, settings = self.portfolio, self.data.settings
+        losses, sizes = [], []
+        for stack in portfolio.active:
+            loss = stack.loop.run_epoch_with_rollback(stack.rows, self.n_epochs)
+            if loss is None:
+                stack.has_diverged = True
+            else:
+                losses.append(loss)
+                sizes.append(len(stack.loop.values))
+        if not losses:
             self.stop()
             self.has_diverged = True
             self.notices.append(_divergence())
             return
-        score = -loss
-        if self.held_out is None:
-            self.history.losses.append(loss + offset)
-        else:
-            self.calibration, score = self.held_out.score(
-                loop.network, self.calibration
-            )
-            self.history.losses.append(loss + offset)
-            self.history.scores.append(score - offset)
-        if settings.verbose and self.data.ranks.rank == 0:
+        loss = float(np.average(losses, weights=sizes))
+        self.history.losses.append(loss - portfolio.in_unit_of_y(0.0))
+        score = portfolio.update(self.n_epochs, -loss)
+        if portfolio.held_out is not None:
+            self.history.scores.append(portfolio.in_unit_of_y(score))
+        if self.is_speaking:
             print(self.history.last_line(self.n_epochs))
-        if self.n_epochs > settings.warmup_iter:
-            keep_last = self.held_out is None
-            self.best.update(score, loop.values, settings.tol, keep_last=keep_last)
-        elif self.held_out is None:
-            self.best.values.copy_(loop.values)
+        if self.n_epochs == settings.n_epochs_of_choice and not portfolio.is_narrow:
+            can_train = self.n_epochs < settings.max_iter
+            report = portfolio.narrow(with_new=can_train)
+            if self.is_speaking:
+                print(report)
 
     def stop(self) -> None:
         """Run no further epoch."""
@@ -291,28 +241,29 @@ class FitSession:
 
     def preview(self) -> ConditionalModel:
         """Return the model as if training stopped now."""
-        network = MixtureDensityNetwork(**self.data.structure)
-        network.load_state_dict(self.loop.network.state_dict())
-        FlatParameters(network).values.copy_(self.best.values)
-        network.to(self.data.device)
-        _, of_all = self._calibrations(network)
-        model = self._model(network)
-        model.network.head.calibrate_(of_all)
+        pooled = self.portfolio.pooled()
+        model = self._model(pooled)
+        pooled.pool.calibrate_(pooled.of_all)
         return model
 
     def finish(self) -> FitResult:
         """Calibrate the best weights, and score every row by those that held it out."""
-        self.loop.values.copy_(self.best.values)
-        of_fold, of_all = self._calibrations(self.loop.network)
-        optimizer_state = self.loop.optimizer.state.to_arrays()
-        model = self._model(self.loop.network)
-        head = model.network.head
-        head.calibrate_(of_fold)
+        portfolio = self.portfolio
+        if not portfolio.is_narrow:  # stopped before the choice
+            portfolio.narrow(with_new=False)
+        optimizer_state: dict[str, NDArray[Any]] = {}
+        for number, stack in enumerate(portfolio.stacks):
+            optimizer_state |= stack.loop.optimizer.state.to_arrays(f"{number}.")
+        pooled = portfolio.pooled()
+        model = self._model(pooled)
+        model.pool.calibrate_(pooled.of_fold)
         held_out_log_prob = None
         if self.folds is not None and len(self.folds[1].rows) > 1:
             held_out_log_prob = model.held_out_log_prob(self.data.rows, self.folds[1])
-        head.calibrate_(of_all.after(of_fold))
+        changes = zip(pooled.of_all, pooled.of_fold, strict=True)
+        model.pool.calibrate_([after.after(first) for after, first in changes])
         log_density, score = self._out_of_fold(model, held_out_log_prob)
+        scores = portfolio.scores | pooled.scores
         if not self.is_stopped:
             self._note_unfinished()
         return FitResult(
@@ -320,29 +271,24 @@ class FitSession:
             self.seed,
             [*self._earlier_losses, *self.history.losses],
             self.history.scores,
-            self.best.score - self.data.target.log_scale,
+            portfolio.in_unit_of_y(pooled.score),
             log_density,
             score,
+            {k: portfolio.in_unit_of_y(v) for k, v in scores.items()},
             optimizer_state,
             self.notices,
         )
 
-    def _calibrations(
-        self, network: MixtureDensityNetwork
-    ) -> tuple[Calibration, Calibration]:
-        """Calibrate the members that share a fold, and all members."""
-        if self.held_out is None:
-            return Calibration(), Calibration()
-        return self.held_out.calibrations(network)
-
-    def _model(self, network: MixtureDensityNetwork) -> ConditionalModel:
-        """Move trained networks to the CPU in float64, without gradients."""
-        network.generator = None
-        network.zero_grad(set_to_none=True)
-        network = network.to("cpu", torch.float64).eval()
-        data = self.data
+    def _model(self, pooled: PooledNetworks) -> ConditionalModel:
+        """Move trained networks to the CPU in float64."""
+        data, pool = self.data, pooled.pool.to("cpu", torch.float64).eval()
         return ConditionalModel(
-            network, data.structure, data.features, data.target, data.outputs
+            pool,
+            pooled.sizes,
+            data.n_members,
+            data.features,
+            data.target,
+            data.outputs,
         )
 
     def _out_of_fold(
@@ -368,7 +314,7 @@ class FitSession:
         A schedule that ends at zero has converged.
         """
         settings = self.data.settings
-        ran_out = self.best.stale < settings.n_iter_no_change
+        ran_out = self.portfolio.stale < settings.n_iter_no_change
         if ran_out and LEARNING_RATES[settings.learning_rate](1.0) > 0:
             self.notices.append(
                 Notice(
@@ -388,19 +334,10 @@ class FitSession:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Copy all that changes from epoch to epoch, of all ranks."""
-        loop, best, history = self.loop, self.best, self.history
-        generator = loop.generator.get_state().numpy()
-        state = loop.optimizer.state.to_arrays() | {
+        state = self.portfolio.state() | {
             "seed": self.seed,
-            "values": loop.values.cpu().numpy(),
-            "generators": self.data.ranks.all_gather(generator),
-            "n_rollbacks": loop.n_rollbacks,
-            "calibration": self.calibration,
-            "best_values": best.values.cpu().numpy(),
-            "best_score": best.score,
-            "stale": best.stale,
-            "losses": history.losses,
-            "scores": history.scores,
+            "losses": self.history.losses,
+            "scores": self.history.scores,
         }
         return {name: np.array(item) for name, item in state.items()}
 
@@ -411,24 +348,9 @@ class FitSession:
         """
         if int(state["seed"]) != self.seed:
             self._reset(int(state["seed"]))
-        loop, best, history = self.loop, self.best, self.history
-        loop.optimizer.state.load_(state)
-        loop.values.copy_(torch.from_numpy(state["values"]))
-        generators, ranks = state["generators"], self.data.ranks
-        if len(generators) == ranks.size:
-            loop.generator.set_state(torch.from_numpy(generators[ranks.rank]))
-        loop.n_rollbacks = int(state["n_rollbacks"])
-        self.calibration = Calibration(*state["calibration"].tolist())
-        best.values.copy_(torch.from_numpy(state["best_values"]))
-        best.score, best.stale = float(state["best_score"]), int(state["stale"])
-        history.losses = state["losses"].tolist()
-        history.scores = state["scores"].tolist()
-
-
-def _as_unique(rows: Rows) -> UniqueRows:
-    """Return rows as they are, without merging equal ones."""
-    positions = np.arange(len(rows.y))
-    return UniqueRows(rows.X, rows.y, rows.weight, positions, positions)
+        self.portfolio.load(state)
+        self.history.losses = state["losses"].tolist()
+        self.history.scores = state["scores"].tolist()
 
 
 def _divergence() -> Notice:

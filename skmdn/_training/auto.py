@@ -16,6 +16,13 @@ import numpy as np
 SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 512, 32
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS, PATIENT_SHARE = 3000, 20, 400, 1 / 3
 
+# Steps in the smallest batches after which held-out rows decide which kinds of networks
+# go on, and the largest share of all epochs for this. Larger batches tell more.
+STEPS_OF_CHOICE, LARGEST_SHARE_OF_CHOICE = 400, 0.25
+# Epochs are scored at about this distance: on small tables scoring takes as long as the
+# few steps of an epoch.
+STEPS_PER_SCORE = 32
+
 ROWS_PER_COMPONENT = 2000
 FEWEST_COMPONENTS, MOST_COMPONENTS = 5, 16
 
@@ -34,6 +41,8 @@ class TrainingSettings:
     n_iter_no_change: int
     max_grad_norm: float | None
     verbose: bool
+    n_epochs_of_choice: int
+    n_epochs_per_score: int
 
     @classmethod
     def resolve(cls, params: Mapping[str, Any], n_rows: int) -> TrainingSettings:
@@ -44,7 +53,9 @@ class TrainingSettings:
         ValueError
             If `warmup_iter` is not smaller than the resolved `max_iter`.
         """
-        settings = {name: params[name] for name in cls.__dataclass_fields__}
+        settings = {
+            name: params[name] for name in params if name in cls.__dataclass_fields__
+        }
         if settings["batch_size"] == "auto":
             settings["batch_size"] = auto_batch_size(n_rows)
         if settings["max_iter"] == "auto":
@@ -56,7 +67,20 @@ class TrainingSettings:
                 f"warmup_iter must be smaller than max_iter={settings['max_iter']}, "
                 f"got warmup_iter={settings['warmup_iter']}."
             )
-        return cls(**settings)
+        n_steps = math.ceil(n_rows / settings["batch_size"])
+        # Weights before the end of the warm-up are not kept, and tell nothing.
+        n_left = settings["max_iter"] - settings["warmup_iter"]
+        most = math.ceil(LARGEST_SHARE_OF_CHOICE * n_left)
+        larger = max(1.0, settings["batch_size"] / SMALLEST_BATCH)
+        wanted = STEPS_OF_CHOICE / np.cbrt(larger) / n_steps
+        n_epochs = min(max(1, round(wanted)), most)
+        return cls(
+            **settings,
+            n_epochs_of_choice=settings["warmup_iter"] + n_epochs,
+            n_epochs_per_score=min(
+                max(1, round(STEPS_PER_SCORE / n_steps)), settings["n_iter_no_change"]
+            ),
+        )
 
 
 def auto_n_components(n_rows: int) -> int:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from skmdn import _mixture
-from skmdn._data.folds import folds_of
+from skmdn._training.pooling import Pooling
 from skmdn.distributed import ALONE, Ranks
 from skmdn.nn.likelihood import Calibration, Terms
 
 MAX_NEWTON_STEPS = 20
-# Newton's method stops after a step with a smaller expected gain, in nats.
+# In nats: about what is left to gain at the end.
 SMALLEST_GAIN = 1e-7
 # Numbers per block of rows; blocks of this size stay in the cache.
 BLOCK_NUMBERS = 2**17
@@ -28,27 +28,14 @@ BLOCK_NUMBERS = 2**17
 SMALLEST_EXTRAPOLATION = 0.25
 
 
-def pool_by_fold(log_densities: Tensor, n_folds: int) -> Tensor:
-    """Pool the members of each fold, (n_members, n) -> (n_folds, n).
-
-    Members of a fold hold out the same rows.
-    """
-    n_members = len(log_densities)
-    if n_missing := -n_members % n_folds:
-        padding = log_densities.new_full((n_missing, log_densities.shape[1]), -math.inf)
-        log_densities = torch.cat([log_densities, padding])
-    grouped = log_densities.unflatten(0, (-1, n_folds))
-    n_pooled = folds_of(n_members, n_folds).bincount().to(grouped)
-    pooled: Tensor = grouped.logsumexp(0) - n_pooled.log()[:, None]
-    return pooled
-
-
 def calibrate(
     terms: Terms,
     weight: Tensor,
+    pooling: Pooling,
     n_outputs: int,
     start: Calibration,
     ranks: Ranks = ALONE,
+    smallest_gain: float = SMALLEST_GAIN,
 ) -> tuple[Calibration, float]:
     """Maximise the pooled log-likelihood of held-out rows by Newton's method.
 
@@ -59,9 +46,13 @@ def calibrate(
     terms : Terms
     weight : Tensor of shape (n_folds, n)
         Zero for rows that do not count.
+    pooling : Pooling
     n_outputs : int
     start : Calibration
         First point of the iteration.
+    ranks : Ranks
+    smallest_gain : float
+        The iteration ends before a step that would gain less, in nats.
 
     Returns
     -------
@@ -72,7 +63,7 @@ def calibrate(
     """
     if ranks.max([not part.isfinite().all() for part in terms]).any():
         return start, -math.inf
-    blocks = Blocks.of(terms, weight, n_outputs, ranks)
+    blocks = Blocks.of(terms, weight, pooling, n_outputs, ranks)
     point = torch.tensor(start, dtype=torch.float64, device="cpu")
     score, objective, gradient, hessian = _objective(point, blocks)
     for _ in range(MAX_NEWTON_STEPS):
@@ -82,7 +73,8 @@ def calibrate(
         step = axes @ ((axes.T @ gradient) / curvatures.abs().clamp(min=1e-3))
         step /= max(1.0, float(step.norm()))
         ranks.broadcast_(step)  # the last bit can differ between processors
-        expected_gain = float(gradient @ step) / 2
+        if float(gradient @ step) / 2 < smallest_gain:
+            break
         trial = _objective(point + step, blocks)
         while trial[1] < objective and float(step.norm()) > 1e-6:
             step = step / 4
@@ -90,8 +82,6 @@ def calibrate(
         if trial[1] < objective:
             break
         point, (score, objective, gradient, hessian) = point + step, trial
-        if expected_gain < SMALLEST_GAIN:
-            break
     return Calibration(*point.tolist()), score
 
 
@@ -103,12 +93,20 @@ class Blocks(NamedTuple):
 
     terms: list[Terms]
     shares: list[Tensor]
+    pooling: Pooling
     n_outputs: int
     n_rows: int
     ranks: Ranks
 
     @classmethod
-    def of(cls, terms: Terms, weight: Tensor, n_outputs: int, ranks: Ranks) -> Blocks:
+    def of(
+        cls,
+        terms: Terms,
+        weight: Tensor,
+        pooling: Pooling,
+        n_outputs: int,
+        ranks: Ranks,
+    ) -> Blocks:
         """Split rows (..., n) into blocks."""
         n_members, n_components, _ = terms.log_weights.shape
         length = max(1, BLOCK_NUMBERS // (n_members * n_components))
@@ -118,6 +116,7 @@ class Blocks(NamedTuple):
         return cls(
             [Terms(*block) for block in zip(*blocks, strict=True)],
             list(share.split(length, dim=-1)),
+            pooling,
             n_outputs,
             int(n_rows),
             ranks,
@@ -125,7 +124,7 @@ class Blocks(NamedTuple):
 
 
 def extrapolate(
-    alone: Calibration, pooled: Calibration, n_pooled: float, n_members: int
+    alone: Calibration, pooled: Calibration, n_pooled: float, n_members: float
 ) -> Calibration:
     """Calibrate all members, given calibrations of one and of a few that held rows out.
 
@@ -149,7 +148,7 @@ def extrapolate(
 def _objective(point: Tensor, rows: Blocks) -> tuple[float, float, Tensor, Tensor]:
     """Compute score and penalised score, and gradient and Hessian of the latter."""
     blocks = [
-        _derivatives(point, terms, share, rows.n_outputs)
+        _derivatives(point, terms, share, rows.pooling, rows.n_outputs)
         for terms, share in zip(rows.terms, rows.shares, strict=True)
     ]
     score, *others = rows.ranks.all_reduce_(torch.stack(blocks).sum(0))
@@ -160,7 +159,9 @@ def _objective(point: Tensor, rows: Blocks) -> tuple[float, float, Tensor, Tenso
     return float(score), objective, gradient, hessian.view(2, 2) - prior
 
 
-def _derivatives(point: Tensor, terms: Terms, share: Tensor, n_outputs: int) -> Tensor:
+def _derivatives(
+    point: Tensor, terms: Terms, share: Tensor, pooling: Pooling, n_outputs: int
+) -> Tensor:
     """Compute the summed log-likelihood, its gradient (2) and its Hessian (4), (7,).
 
     With s the log-sharpness and t the log-inverse-temperature, the joint log-density
@@ -174,12 +175,12 @@ def _derivatives(point: Tensor, terms: Terms, share: Tensor, n_outputs: int) -> 
     distances = sharpness * terms.distances
     joint = log_weights + terms.log_dets - 0.5 * distances
     constant = n_outputs * (float(point[0]) - 0.5 * _mixture.LOG_2PI)
-    pooled = pool_by_fold(joint.logsumexp(1), len(share)) + constant
+    pooled = pooling.pool(joint.logsumexp(1))
 
-    fold = folds_of(len(joint), len(share))
-    n_pooled = torch.bincount(fold).to(joint)
-    shift = pooled - constant + n_pooled.log()[:, None]
-    r = (joint - shift[fold, None]).exp()
+    fold = pooling.fold
+    shift = pooled[fold] - pooling.log_weights[:, None]
+    r = (joint - shift[:, None]).exp()
+    pooled = pooled + constant
     weights = log_weights.exp()
     logit_mean = (weights * logits).sum(1, keepdim=True)
     grad_sharpness = n_outputs - distances

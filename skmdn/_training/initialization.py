@@ -1,8 +1,9 @@
-"""The unconditional mixture of y, from which training starts."""
+"""What training starts from: the mixture of y alone, or the linear model; and bins."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from skmdn._data.folds import evenly
-from skmdn._data.scaling import bounded_weight
+from skmdn._data.folds import RowLists, evenly
+from skmdn._data.scaling import ScaledRows, bounded_weight
 from skmdn._utils.threads import openmp_limits
 from skmdn.distributed import ALONE, Ranks
+from skmdn.nn.embeddings import Bins
+from skmdn.nn.network import LINEAR_REACH, MixtureDensityNetwork
 
 MAX_ROWS = 10_000
 # Relative to the unit variance of the standardised target: clusters of a single
@@ -21,6 +24,8 @@ MAX_ROWS = 10_000
 SMALLEST_VARIANCE = 1e-3
 # Relative to the largest weight.
 SMALLEST_WEIGHT = 1e-9
+# Added to the variance of the residuals of the linear model: a noise-free start.
+SMALLEST_RESIDUAL = 1e-6
 # Standard deviations at which k-means sees rows further out: squares lose the others.
 REACH = 1e7
 # Of a component: the cluster of an outlier has next to no weight, so that its product
@@ -94,6 +99,182 @@ def _subsample(
         parts.append((y[chosen], weight[chosen] / taken))
     y, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
     return np.concatenate(ranks.all_gather(y)), np.concatenate(ranks.all_gather(weight))
+
+
+# -- linear model --------------------------------------------------------------------
+
+# Ratios of the noise to the prior variance of the coefficients that are tried, for
+# features and an output of unit variance.
+RIDGE_PENALTIES = np.logspace(-7, 3, 41)
+# Variance of the residuals of one more row, in units of that of the output. Without it
+# few rows can be interpolated, which leaves no noise.
+PRIOR_VARIANCE = 0.1
+# Rows of each fold that determine the coefficients; more add no digit that matters.
+MOST_LINEAR_ROWS = 2**15
+# Of the variance of the residuals; the means of the components differ by the rest, so
+# that training can tell them apart.
+COMPONENT_SHARE = 0.9
+# Shrinks the initial weights of the head, which would otherwise add noise of the size
+# of the residuals.
+LINEAR_HEAD_GAIN = 0.01
+
+
+class LinearModels(NamedTuple):
+    """Linear models of y with Gaussian residuals, one for each fold.
+
+    Shapes: coefficients (n_folds, n_features, d), intercept (n_folds, d), covariance of
+    the residuals of new rows (n_folds, d, d).
+    """
+
+    coefficients: Tensor
+    intercept: Tensor
+    covariance: Tensor
+
+    def of(self, fold: Tensor) -> LinearModels:
+        """Return those of some folds."""
+        return LinearModels(*(part[fold] for part in self))
+
+    @classmethod
+    def fit(cls, rows: ScaledRows, trains: RowLists, ranks: Ranks) -> LinearModels:
+        """Fit a ridge regression to the training rows of each fold.
+
+        The penalty of each output maximises the evidence (MacKay 1992).
+        """
+        n_rows = trains.rows.shape[1]
+        taken = evenly(n_rows, min(n_rows, MOST_LINEAR_ROWS))
+        models = []
+        for index, counts in zip(
+            trains.rows[:, taken], trains.counts[:, taken], strict=True
+        ):
+            weight = rows.weight[index] * counts
+            n_effective = float(
+                ranks.sum(weight.sum()) ** 2 / ranks.sum(weight.square().sum())
+            )
+            index = index.to(rows.y.device)
+            X, y = rows.X.index_select(0, index), rows.y.index_select(0, index)
+            X = X.clamp(-LINEAR_REACH, LINEAR_REACH)
+            table = torch.cat([torch.ones_like(y[:, :1]), X, y], dim=1).cpu().double()
+            products = ranks.sum(table.T @ (weight[:, None] * table))
+            models.append(_ridge(products, X.shape[1], n_effective))
+        return cls(*map(torch.stack, zip(*models, strict=True)))
+
+
+def _ridge(
+    products: NDArray[np.float64], n_features: int, n_rows: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit a ridge regression to the products of all columns (1, X, y).
+
+    Returns
+    -------
+    coefficients (n_features, d), intercept (d,), covariance (d, d)
+    """
+    products = products / products[0, 0]
+    mean = products[0, 1:]
+    S = products[1:, 1:] - mean[:, None] * mean
+    S_xx, S_xy, S_yy = (
+        S[:n_features, :n_features],
+        S[:n_features, n_features:],
+        S[n_features:, n_features:],
+    )
+    values, axes = np.linalg.eigh(S_xx)
+    values = np.maximum(values, 0)[:, None]
+    projected = axes.T @ S_xy
+    spread = np.maximum(S_yy.diagonal(), 1e-12)
+    evidence = []
+    for penalty in RIDGE_PENALTIES:
+        explained = (projected**2 / (values + penalty)).sum(axis=0)
+        residual = np.maximum(spread - explained, 0) + PRIOR_VARIANCE * spread / n_rows
+        log_det = np.log1p(values / penalty).sum()
+        evidence.append(-0.5 * (n_rows * np.log(residual) + log_det))
+    penalty = RIDGE_PENALTIES[np.argmax(evidence, axis=0)]
+    shrinkage = values / (values + penalty)
+    coefficients = axes @ (projected / (values + penalty))
+    cross = coefficients.T @ S_xy
+    covariance = S_yy - cross - cross.T + coefficients.T @ S_xx @ coefficients
+    covariance += np.diag(PRIOR_VARIANCE * spread / n_rows)
+    # Degrees of freedom, and the error of the mean of a new row (Akaike 1969).
+    freedom = 1 + shrinkage.sum(axis=0)
+    n_left = np.maximum(n_rows - freedom, 0) + 1  # and the row of the prior
+    inflation = np.sqrt(n_rows / n_left * (1 + freedom / n_rows))
+    covariance = covariance * inflation * inflation[:, None]
+    covariance += SMALLEST_RESIDUAL * np.eye(len(covariance))
+    intercept = mean[n_features:] - mean[:n_features] @ coefficients
+    return (
+        torch.from_numpy(coefficients),
+        torch.from_numpy(intercept),
+        torch.from_numpy(covariance),
+    )
+
+
+@torch.no_grad()
+def start_at_linear_models(
+    network: MixtureDensityNetwork,
+    members: slice,
+    models: LinearModels,
+    generator: torch.Generator,
+) -> None:
+    """Set some members to linear models, with Gaussian residuals.
+
+    Parameters
+    ----------
+    network : MixtureDensityNetwork
+    members : slice
+    models : LinearModels
+        One for each member.
+    generator : torch.Generator
+    """
+    network.set_skip(members, models.coefficients, models.intercept)
+    covariance = models.covariance
+    n_members, n_outputs = covariance.shape[:2]
+    n_components = network.head.sizes[0]
+    offsets = torch.zeros(
+        n_members, n_components, n_outputs, dtype=torch.float64, device="cpu"
+    )
+    if n_components > 1:
+        offsets.normal_(generator=generator)
+        offsets -= offsets.mean(1, keepdim=True)
+        # Of a few components, the spread would differ much from draw to draw.
+        offsets /= offsets.square().mean(1, keepdim=True).sqrt()
+        offsets *= math.sqrt(1 - COMPONENT_SHARE)
+        offsets = offsets @ torch.linalg.cholesky(covariance).mT
+        covariance = COMPONENT_SHARE * covariance
+    log_weights = torch.full_like(offsets[..., 0], -math.log(n_components))
+    network.head.start_at(members, log_weights, offsets, covariance)
+    smallest = torch.linalg.eigvalsh(models.covariance)[:, 0].sqrt()
+    weight = network.head.linear.weight[members]
+    weight *= LINEAR_HEAD_GAIN
+    n_weights, n_means = network.head.sizes[:2]
+    weight[..., n_weights : n_weights + n_means] *= smallest[:, None, None]
+
+
+# -- bins ----------------------------------------------------------------------------
+
+BINS_PER_FEATURE = 24
+
+
+def quantile_bins(rows: ScaledRows, ranks: Ranks = ALONE) -> Bins:
+    """Divide the range of every feature by quantiles of the rows.
+
+    A feature of few values has a bin between each two neighbours; a constant has none.
+    """
+    n_rows = len(rows.y)
+    taken = torch.from_numpy(evenly(n_rows, min(n_rows, MAX_ROWS)))
+    X = rows.X.index_select(0, taken.to(rows.y.device)).cpu().numpy()
+    X = np.concatenate(ranks.all_gather(X))
+    weight = np.concatenate(ranks.all_gather(rows.weight[taken].numpy()))
+    levels = np.linspace(0, 1, BINS_PER_FEATURE + 1)
+    features, lower, width = [], [], []
+    for j, column in enumerate(X.T):
+        order = np.argsort(column)
+        below = np.cumsum(weight[order])
+        place = np.searchsorted(below, levels * below[-1])
+        edges = np.unique(column[order[np.minimum(place, len(order) - 1)]])
+        features.append(np.full(len(edges) - 1, j))
+        lower.append(edges[:-1])
+        width.append(np.diff(edges))
+    return Bins(
+        *(torch.from_numpy(np.concatenate(part)) for part in (features, lower, width))
+    )
 
 
 def _stack(arrays: list[NDArray[np.float64]]) -> Tensor:

@@ -83,14 +83,17 @@ class AdamState(NamedTuple):
         n_steps = torch.zeros((), dtype=torch.float32, device=values.device)
         return cls(torch.zeros_like(values), torch.zeros_like(values), n_steps)
 
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Copy the state to arrays by name."""
-        return {k: part.cpu().numpy().copy() for k, part in self._asdict().items()}
+    def to_arrays(self, prefix: str = "") -> dict[str, NDArray[Any]]:
+        """Copy the state to arrays by name, after a prefix."""
+        return {
+            f"{prefix}{name}": part.cpu().numpy().copy()
+            for name, part in self._asdict().items()
+        }
 
-    def load_(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def load_(self, arrays: Mapping[str, NDArray[Any]], prefix: str = "") -> None:
         """Continue from arrays of `to_arrays`."""
         for name, part in self._asdict().items():
-            part.copy_(torch.from_numpy(arrays[name]))
+            part.copy_(torch.from_numpy(arrays[f"{prefix}{name}"]))
 
 
 class Optimizer:

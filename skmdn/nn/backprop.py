@@ -37,12 +37,15 @@ class Backpropagation:
     def __init__(self, network: MixtureDensityNetwork, n_rows: int) -> None:
         self.network = network
         self.first = _first_pass(network, n_rows)
+        has_parameters = self.first is not None and not isinstance(
+            self.first, FixedPass
+        )
         linears: list[MemberLinear] = [*network.hidden, network.head.linear]
         *self.hidden, self.last = (
             LinearPass(
                 linear,
                 n_rows,
-                needs_grad_input=linear is not linears[0] or self.first is not None,
+                needs_grad_input=linear is not linears[0] or has_parameters,
                 is_transposed=linear is linears[-1],
             )
             for linear in linears
@@ -79,6 +82,8 @@ class Backpropagation:
             if mask is not None:
                 hidden = hidden * mask
         self.last.forward(hidden)
+        if self.network.has_skip:
+            y = y - self.network.shift(X)
         losses = self.network.head.loss_and_gradient(
             self.numbers, y, weight, self.grad_numbers, loss
         )
@@ -182,6 +187,16 @@ class AutogradPass:
         foreach_copy_(self.gradients, gradients)
 
 
+class FixedPass:
+    """Forward pass of a module without parameters."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.forward = function
+
+    def backward(self, gradient: Tensor) -> None:
+        """Do nothing."""
+
+
 def _first_pass(network: MixtureDensityNetwork, n_rows: int) -> Pass | None:
     """Return the pass of what comes before the hidden layers, if anything."""
     module = network.backbones if network.embedding is None else network.embedding
@@ -189,4 +204,6 @@ def _first_pass(network: MixtureDensityNetwork, n_rows: int) -> Pass | None:
         return None
     if isinstance(module, HandDifferentiated):
         return module.by_hand(n_rows)
+    if next(module.parameters(), None) is None:
+        return FixedPass(network.embed)
     return AutogradPass(network.embed, module.parameters())

@@ -1,24 +1,22 @@
 """Embeddings of the features, computed before the hidden layers.
 
-An embedding is a module built by ``Embedding(n_members, n_features, generator=...)``
-that maps (n_members, n, n_features) to (n_members, n, n_outputs), and has the attribute
-`n_outputs`. Autograd differentiates it, unless it has a method `by_hand` as
-:class:`HandDifferentiated` describes.
+An embedding is a module that maps (n_members, n, n_features) to (n_members, n,
+n_outputs), and has the attribute `n_outputs`. Autograd differentiates it, unless it has
+a method `by_hand` as :class:`HandDifferentiated` describes, or no parameters.
+`EMBEDDINGS` has a function that builds each of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-# Cosines of each feature, and the standard deviation of their initial frequencies, in
-# periods per unit of the standardised feature.
+# Cosines of each feature.
 N_FREQUENCIES = 4
-FREQUENCY_SCALE = 0.3
 # Standard deviations from the mean at which a feature saturates.
 SATURATION = 5.0
 
@@ -59,6 +57,9 @@ class PeriodicEmbedding(nn.Module):
     Parameters
     ----------
     n_members, n_features : int
+    frequency_scale : float or sequence of float, default=0.3
+        Standard deviation of the initial frequencies, in periods per unit of the
+        standardised feature; one for each member, or one for all.
     generator : torch.Generator
         Source of the initial frequencies and phases, on the CPU.
 
@@ -80,15 +81,23 @@ class PeriodicEmbedding(nn.Module):
     """
 
     def __init__(
-        self, n_members: int, n_features: int, *, generator: torch.Generator
+        self,
+        n_members: int,
+        n_features: int,
+        frequency_scale: float | Sequence[float] = 0.3,
+        *,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
         n_angles = n_features * N_FREQUENCIES
         self.n_outputs = n_features + n_angles
         shape = (n_members, 1, n_angles)
         options: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+        scale = torch.tensor(frequency_scale, **options).expand(n_members)
         frequencies = torch.randn(shape, generator=generator, **options)
-        self.frequencies = nn.Parameter(2 * math.pi * FREQUENCY_SCALE * frequencies)
+        self.frequencies = nn.Parameter(
+            2 * math.pi * scale[:, None, None] * frequencies
+        )
         phases = torch.rand(shape, generator=generator, **options)
         self.phases = nn.Parameter(2 * math.pi * phases)
 
@@ -141,4 +150,89 @@ class PeriodicPass:
         torch.sum(slope, dim=1, keepdim=True, out=self.embedding.frequencies.grad)
 
 
-EMBEDDINGS: dict[str, Callable[..., nn.Module]] = {"periodic": PeriodicEmbedding}
+class Bins(NamedTuple):
+    """Intervals of single features, (n_bins,): feature, lower end and width."""
+
+    feature: Tensor
+    lower: Tensor
+    width: Tensor
+
+
+class BinsEmbedding(nn.Module):
+    """Encode every feature piecewise linearly by intervals that cover its range.
+
+    The code of a feature in an interval rises from 0 at its lower end to 1 at its upper
+    end (Gorishniy et al. 2022, section 3.2). A linear layer then represents any
+    function of one feature that is linear within the intervals, with steep parts where
+    they are narrow. Values beyond the outermost intervals are treated as those at the
+    edge.
+
+    Shape: (n_members, n, n_features) -> (n_members, n, n_bins).
+
+    Parameters
+    ----------
+    n_bins : int
+        Intervals of all features together. `set_bins` defines them.
+
+    References
+    ----------
+    Y. Gorishniy, I. Rubachev and A. Babenko, "On embeddings for numerical features
+    in tabular deep learning", NeurIPS 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmdn.nn.embeddings import Bins, BinsEmbedding
+    >>> embedding = BinsEmbedding(2)
+    >>> lower, width = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])
+    >>> embedding.set_bins(Bins(torch.tensor([0, 0]), lower, width))
+    >>> embedding(torch.tensor([[[0.5], [2.0]]]))
+    tensor([[[0.5000, 0.0000],
+             [1.0000, 0.5000]]])
+    """
+
+    feature: Tensor
+    lower: Tensor
+    width: Tensor
+
+    def __init__(self, n_bins: int) -> None:
+        super().__init__()
+        self.n_outputs = n_bins
+        options: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+        index = torch.zeros(n_bins, dtype=torch.int64, device="cpu")
+        self.register_buffer("feature", index)
+        self.register_buffer("lower", torch.zeros(n_bins, **options))
+        self.register_buffer("width", torch.ones(n_bins, **options))
+
+    def set_bins(self, bins: Bins) -> None:
+        """Define the intervals."""
+        for name, values in bins._asdict().items():
+            getattr(self, name).copy_(values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        taken = x.index_select(-1, self.feature)
+        return taken.sub_(self.lower).div_(self.width).clamp_(0, 1)
+
+
+def _periodic(
+    n_members: int,
+    n_features: int,
+    *,
+    n_bins: int,
+    frequency_scale: float | Sequence[float],
+    generator: torch.Generator,
+) -> nn.Module:
+    return PeriodicEmbedding(
+        n_members, n_features, frequency_scale, generator=generator
+    )
+
+
+def _bins(n_members: int, n_features: int, *, n_bins: int, **options: Any) -> nn.Module:
+    return BinsEmbedding(n_bins)
+
+
+# Functions of the members and features, and of all options of any embedding.
+EMBEDDINGS: dict[str, Callable[..., nn.Module]] = {
+    "periodic": _periodic,
+    "bins": _bins,
+}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -285,35 +286,44 @@ class MixtureHead(nn.Module, ABC):
         return losses.add_(0.5 * self.n_outputs * _mixture.LOG_2PI).mul_(weight)
 
     @torch.no_grad()
-    def start_at(self, log_weights: Tensor, means: Tensor, covariance: Tensor) -> None:
-        """Set the biases to an unconditional mixture with one covariance per member.
+    def start_at(
+        self, members: slice, log_weights: Tensor, means: Tensor, covariance: Tensor
+    ) -> None:
+        """Set the biases of some members to unconditional mixtures.
 
         Parameters
         ----------
+        members : slice
         log_weights : Tensor of shape (n_members, K)
         means : Tensor of shape (n_members, K, d)
         covariance : Tensor of shape (n_members, d, d)
+            Of all components of a member.
         """
         _, _, (n_groups, *_), (n_entry_groups, *_) = self.shapes
-        covariance = self.ordered(self.ordered(covariance).mT)
+        if self.order is not None:
+            order = self.order[members]
+            covariance = _take(_take(covariance, order).mT, order)
+            means = _take(means.mT, order).mT
         log_precision, entries = self.numbers_of(covariance)
         parts = [
             log_weights,
-            self.ordered(means.mT).mT.flatten(1),
+            means.flatten(1),
             log_precision.repeat(1, n_groups),
             entries.flatten(1).repeat(1, n_entry_groups),
         ]
-        self.linear.bias.copy_(torch.cat(parts, dim=1)[:, None])
+        self.linear.bias[members, 0] = torch.cat(parts, dim=1).to(self.linear.bias)
 
     @torch.no_grad()
-    def calibrate_(self, calibration: Calibration) -> None:
-        """Apply a calibration to all densities; the floor of the variances stays."""
+    def calibrate_(self, calibrations: Sequence[Calibration]) -> None:
+        """Calibrate the densities of each member; the floor of the variances stays."""
         n_components, n_means, n_diagonal, _ = self.sizes
-        power = math.exp(calibration.log_inverse_temperature)
+        log_sharpness, log_power = self.linear.bias.new_tensor(calibrations).T
+        power = log_power.exp()[:, None, None]
         self.linear.weight[..., :n_components] *= power
         self.linear.bias[..., :n_components] *= power
         start = n_components + n_means
-        self.linear.bias[..., start : start + n_diagonal] += calibration.log_sharpness
+        diagonal = self.linear.bias[..., start : start + n_diagonal]
+        diagonal += log_sharpness[:, None, None]
 
 
 def _take(outputs: Tensor, order: Tensor) -> Tensor:

@@ -22,6 +22,13 @@ class Calibration(NamedTuple):
     log_sharpness: float = 0.0
     log_inverse_temperature: float = 0.0
 
+    def then(self, second: Calibration) -> Calibration:
+        """Return the calibration that has the effect of this one and another."""
+        return Calibration(
+            self.log_sharpness + second.log_sharpness,
+            self.log_inverse_temperature + second.log_inverse_temperature,
+        )
+
     def after(self, first: Calibration) -> Calibration:
         """Return what changes densities calibrated by `first` to this calibration."""
         return Calibration(
@@ -44,6 +51,19 @@ class Terms(NamedTuple):
         """Return the log-density under each member, (n_members, n), in nats."""
         joint = self.log_weights + self.log_dets - 0.5 * self.distances
         return joint.logsumexp(1) - 0.5 * n_outputs * _mixture.LOG_2PI
+
+    def calibrated(self, calibration: Calibration, n_outputs: int) -> Terms:
+        """Return the terms under a calibration, without a floor of the variances."""
+        log_sharpness, log_power = calibration
+        return Terms(
+            (math.exp(log_power) * self.log_weights).log_softmax(1),
+            self.log_dets + n_outputs * log_sharpness,
+            math.exp(2 * log_sharpness) * self.distances,
+        )
+
+    def select(self, index: Tensor) -> Terms:
+        """Return the terms of some members."""
+        return Terms(*(part[index] for part in self))
 
 
 # -- losses ------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any, cast
 
@@ -18,6 +19,9 @@ from skmdn.nn.embeddings import EMBEDDINGS
 from skmdn.nn.isolation import without_autocast
 from skmdn.nn.layers import MemberLinear, draw_dropout_mask
 from skmdn.nn.likelihood import Terms
+
+# Standard deviations from the mean up to which features count in the skip connection.
+LINEAR_REACH = 3.0
 
 
 class MixtureDensityNetwork(nn.Module):
@@ -41,9 +45,17 @@ class MixtureDensityNetwork(nn.Module):
         diagonal plus `rank` factors, for many outputs.
     rank : int, default=4
         Number of factors of "low_rank".
-    embedding : {"periodic"} or None, default="periodic"
+    embedding : {"periodic", "bins"} or None, default="periodic"
         Embedding of the features before the hidden layers:
-        :class:`PeriodicEmbedding`, or none.
+        :class:`PeriodicEmbedding`, :class:`~skmdn.nn.embeddings.BinsEmbedding`, or
+        none.
+    frequency_scale : float or sequence of float, default=0.3
+        Initial frequencies of the periodic embedding, of all members or of each.
+    n_bins : int, default=0
+        Intervals of the bins of all features together.
+    has_skip : bool, default=False
+        Add a linear function of the features, which training does not change, to the
+        means of all components of a member; see `set_skip`.
     hidden_layer_sizes : sequence of int, default=(64, 64)
         Widths of the hidden layers.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
@@ -62,6 +74,8 @@ class MixtureDensityNetwork(nn.Module):
 
     Attributes
     ----------
+    arguments : dict
+        Arguments that build a network of the same shape, as builtins.
     backbones : Backbones or None
         The modules that `network` built, one per member.
     floats_per_row, floats_per_mixture : int
@@ -80,6 +94,9 @@ class MixtureDensityNetwork(nn.Module):
     torch.Size([4, 10])
     """
 
+    coefficients: Tensor
+    intercept: Tensor
+
     def __init__(
         self,
         n_features: int,
@@ -90,6 +107,9 @@ class MixtureDensityNetwork(nn.Module):
         covariance_type: str = "full",
         rank: int = 4,
         embedding: str | None = "periodic",
+        frequency_scale: float | Sequence[float] = 0.3,
+        n_bins: int = 0,
+        has_skip: bool = False,
         hidden_layer_sizes: Sequence[int] = (64, 64),
         activation: str = "silu",
         dropout: float = 0.0,
@@ -98,6 +118,22 @@ class MixtureDensityNetwork(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.arguments: dict[str, Any] = {
+            "n_features": n_features,
+            "n_outputs": n_outputs,
+            "n_components": n_components,
+            "n_members": n_members,
+            "covariance_type": covariance_type,
+            "rank": rank,
+            "embedding": embedding,
+            "n_bins": n_bins,
+            "has_skip": has_skip,
+            "hidden_layer_sizes": tuple(hidden_layer_sizes),
+            "activation": activation,
+            "dropout": dropout,
+            "network": network,
+            "reg_covar": reg_covar,
+        }
         generator = generator or torch.Generator(device="cpu")
         self.generator: torch.Generator | None = generator
         self.n_members = n_members
@@ -105,10 +141,8 @@ class MixtureDensityNetwork(nn.Module):
         self.dropout = dropout
         self.backbones: Backbones | None = None
         self.embedding: nn.Module | None = None
-        width = self._build_first(n_features, network, embedding, generator)
-        if self.backbones is not None:
-            hidden_layer_sizes = ()
-        widths = [width, *hidden_layer_sizes]
+        width = self._build_first(frequency_scale, generator)
+        widths = [width, *(() if self.backbones is not None else hidden_layer_sizes)]
         self.hidden = nn.ModuleList(
             MemberLinear(n_members, n_in, n_out, gain=math.sqrt(2), generator=generator)
             for n_in, n_out in pairwise(widths)
@@ -116,32 +150,55 @@ class MixtureDensityNetwork(nn.Module):
         sizes = n_members, widths[-1], n_components, n_outputs
         options: dict[str, Any] = {"reg_covar": reg_covar, "generator": generator}
         self.head = make_head(*sizes, covariance_type, rank, **options)
-        # Peak floats per row; sizes the prediction chunks. Layers and outputs of the
-        # head exist in a few copies, and mixtures have a factor for each component.
-        per_member = 4 * max(widths) + 8 * sum(self.head.sizes)
-        self.floats_per_row = n_members * per_member
+        self.has_skip = has_skip
+        if has_skip:
+            for name, n_inputs in (("coefficients", n_features), ("intercept", 1)):
+                shape = n_members, n_inputs, n_outputs
+                zeros = torch.zeros(shape, dtype=torch.float32, device="cpu")
+                self.register_buffer(name, zeros)
+        self._count_floats(max(widths))
+
+    def _count_floats(self, width: int) -> None:
+        """Count the peak floats per row, which size the chunks of predictions.
+
+        Layers and outputs of the head exist in a few copies, and mixtures have a factor
+        for each component.
+        """
+        per_member = 4 * width + 8 * sum(self.head.sizes)
+        self.floats_per_row = self.n_members * per_member
         if self.backbones is not None:  # evaluated one member after another
             self.floats_per_row += self.backbones.floats_per_row
-        n_factors = n_members * n_components * n_outputs**2
+        n_factors = self.n_members * self.head.sizes[0] * self.head.n_outputs**2
         self.floats_per_mixture = self.floats_per_row + 4 * n_factors
 
     def _build_first(
-        self,
-        n_features: int,
-        network: Callable[[int], nn.Module] | None,
-        embedding: str | None,
-        generator: torch.Generator,
+        self, frequency_scale: float | Sequence[float], generator: torch.Generator
     ) -> int:
         """Build user-defined modules or the embedding; return the output width."""
-        sizes = self.n_members, n_features
-        if network is not None:
+        arguments = self.arguments
+        sizes = self.n_members, arguments["n_features"]
+        if arguments["network"] is not None:
+            network = arguments["network"]
             self.backbones = Backbones(network, *sizes, generator=generator)
             return self.backbones.n_outputs
-        if embedding is None:
-            return n_features
-        self.embedding = EMBEDDINGS[embedding](*sizes, generator=generator)
+        if arguments["embedding"] is None:
+            return int(arguments["n_features"])
+        self.embedding = EMBEDDINGS[arguments["embedding"]](
+            *sizes,
+            n_bins=arguments["n_bins"],
+            frequency_scale=frequency_scale,
+            generator=generator,
+        )
         width: Any = self.embedding.n_outputs
         return int(width)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MixtureDensityNetwork:
+        """Copy all but the user's callable, which need not be possible to copy."""
+        shared = self.arguments["network"]
+        memo[id(shared)] = shared
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
 
     @without_autocast
     def forward(self, X: Tensor) -> Mixture:
@@ -157,27 +214,58 @@ class MixtureDensityNetwork(nn.Module):
         mixture : tuple of log-weights, means and precision factors
             With leading axes (n_members, n).
         """
-        return cast(Mixture, self.head(self.last_hidden(X)))
+        mixture = cast(Mixture, self.head(self.last_hidden(X)))
+        if not self.has_skip:
+            return mixture
+        return mixture._replace(means=mixture.means + self.shift(X).unsqueeze(-2))
 
     @without_autocast
     def mean(self, X: Tensor) -> Tensor:
         """Compute the conditional mean of every member, (n_members, d, n)."""
-        return self.head.mean(self.last_hidden(X))
+        mean = self.head.mean(self.last_hidden(X))
+        return mean + self.shift(X).mT if self.has_skip else mean
 
     @without_autocast
     def moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the conditional mean and variances, both (n_members, d, n)."""
-        return self.head.moments(self.last_hidden(X))
+        mean, variance = self.head.moments(self.last_hidden(X))
+        return mean + self.shift(X).mT if self.has_skip else mean, variance
 
     @without_autocast
     def terms(self, X: Tensor, y: Tensor) -> Terms:
         """Compute the terms of the log-density of y, (n, d) or (n_members, n, d)."""
+        if self.has_skip:
+            y = y - self.shift(X)
         return self.head.terms(self.last_hidden(X), y)
+
+    @torch.no_grad()
+    def set_skip(self, members: slice, coefficients: Tensor, intercept: Tensor) -> None:
+        """Set the linear function of some members.
+
+        Parameters
+        ----------
+        members : slice
+        coefficients : Tensor of shape (n_members, n_features, d)
+        intercept : Tensor of shape (n_members, d)
+        """
+        self.coefficients[members] = coefficients.to(self.coefficients)
+        self.intercept[members, 0] = intercept.to(self.intercept)
+
+    def shift(self, X: Tensor) -> Tensor:
+        """Compute what is added to all means, (n_members, n, d).
+
+        Features count up to `LINEAR_REACH`: a linear function has no bound far outside.
+        """
+        bounded = self.per_member(X).clamp(-LINEAR_REACH, LINEAR_REACH)
+        return torch.baddbmm(self.intercept, bounded, self.coefficients)
+
+    def per_member(self, X: Tensor) -> Tensor:
+        """Give every member the same rows, unless each has its own."""
+        return X.expand(self.n_members, -1, -1) if X.ndim == 2 else X
 
     def last_hidden(self, X: Tensor) -> Tensor:
         """Compute the input of the head, (n_members, n, width)."""
-        hidden = X.expand(self.n_members, -1, -1) if X.ndim == 2 else X
-        hidden = self.embed(hidden)
+        hidden = self.embed(self.per_member(X))
         for layer in self.hidden:
             hidden = ACTIVATIONS[self.activation].function(layer(hidden))
             mask = self.draw_mask(hidden)
@@ -208,13 +296,3 @@ class MixtureDensityNetwork(nn.Module):
             return groups
         shared = {n: group for n, group in groups.items() if n.startswith("head.")}
         return shared | self.backbones.parameter_groups()
-
-
-def pool(mixture: Mixture) -> Mixture:
-    """Mix the members with equal weights, (n, n_members * K)."""
-    log_weights, means, factors = (part.transpose(0, 1) for part in mixture)
-    return Mixture(
-        (log_weights - math.log(log_weights.shape[1])).flatten(1, 2),
-        means.flatten(1, 2),
-        factors.flatten(1, 2),
-    )

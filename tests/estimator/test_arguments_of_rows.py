@@ -274,7 +274,7 @@ def test_a_seed_that_is_none_is_refused(seed):
 
 def test_a_warm_start_names_the_parameters_that_changed():
     mdn = fit().set_params(warm_start=True, n_estimators=2, rank=3)
-    with pytest.raises(ValueError, match=r"with another n_estimators, rank\."):
+    with pytest.raises(ValueError, match=r"with another rank, n_estimators\."):
         mdn.fit(X, Y)
 
 

@@ -12,11 +12,13 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from skmdn._fit import building, pooling
 from skmdn._fit import prepare as prepare_module
 from skmdn._fit import session as session_module
+from skmdn._fit.portfolio import Portfolio
 from skmdn._model import ConditionalModel
-from skmdn._training.early_stopping import HeldOutScore
 from skmdn._training.loop import TrainingLoop
+from skmdn._training.stack import Contender
 from skmdn.callbacks import Checkpoint
 from skmdn.datasets import make_inverse_sine, make_rotating_gaussians
 
@@ -100,11 +102,13 @@ STAGES = {
     "merging": (prepare_module, "merge_rows"),
     "scaling": (prepare_module.Scaling, "fit_targets"),
     "folds": (session_module, "hold_out"),
-    "initialization": (session_module, "unconditional_mixtures"),
-    "standardised rows": (session_module.ScaledRows, "of"),
-    "first score": (HeldOutScore, "score"),
+    "initialization": (building, "unconditional_mixtures"),
+    "linear models": (building.LinearModels, "fit"),
+    "standardised rows": (building.ScaledRows, "of"),
+    "first score": (Contender, "score"),
     "an epoch": (TrainingLoop, "run_epoch"),
-    "calibration": (HeldOutScore, "calibrations"),
+    "choice": (Portfolio, "narrow"),
+    "calibration": (pooling, "calibrate"),
     "out-of-fold scores": (ConditionalModel, "held_out_log_prob"),
     "publishing": (session_module.FitResult, "attributes"),
 }
@@ -131,7 +135,7 @@ def fit_other(mdn, method="fit", **changes):
 
 def assert_failure_changes_nothing(fail):
     """Let a first fit fail, and one after a successful fit."""
-    blank = quick(n_estimators=4, max_iter=4)
+    blank = quick(n_estimators=4, max_iter=5)
     before = sorted(vars(blank))
     fail(blank)
     assert sorted(vars(blank)) == before
@@ -140,7 +144,7 @@ def assert_failure_changes_nothing(fail):
             check(blank)
     with pytest.raises(NotFittedError):
         pickle.loads(pickle.dumps(blank)).predict_density(X)
-    mdn = quick(n_estimators=4, max_iter=4).fit(X, Y)
+    mdn = quick(n_estimators=4, max_iter=5).fit(X, Y)
     twin, state = clone(mdn).fit(X, Y), fitted_state(mdn)
     fail(mdn)
     mdn.set_params(**twin.get_params())
@@ -259,7 +263,7 @@ def test_ctrl_c_ends_a_search(monkeypatch):
     from sklearn.model_selection import GridSearchCV
 
     interrupted_after(2, monkeypatch)
-    search = GridSearchCV(quick(max_iter=4), {"alpha": [0.0, 0.1]}, error_score=0.0)
+    search = GridSearchCV(quick(max_iter=5), {"alpha": [0.0, 0.1]}, error_score=0.0)
     with pytest.raises(KeyboardInterrupt):
         search.fit(X, Y)
     assert not hasattr(search, "cv_results_")

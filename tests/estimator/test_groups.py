@@ -25,8 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from skmdn._data.folds import _single_fold, hold_out
 from skmdn._data.groups import as_groups
 from skmdn._data.rows import Rows, merge_rows
-from skmdn._training import early_stopping
-from skmdn.nn import mixture_nll
+from skmdn._fit import pooling
 
 if HAS_CALLBACKS:
     from sklearn.callback import ScoringMonitor
@@ -317,15 +316,10 @@ def test_rows_of_a_group_are_scored_by_the_same_networks(
     n_groups, n_folds, monkeypatch
 ):
     # Otherwise the networks end sharper than those of one fold should be.
-    monkeypatch.setattr(early_stopping, "extrapolate", lambda alone, pooled, *_: pooled)
+    monkeypatch.setattr(pooling, "extrapolate", lambda alone, pooled, *_: pooled)
     labels = np.arange(60) % n_groups
     mdn = quick(n_estimators=11).fit(X, Y, groups=labels)
-    X_scaled = torch.tensor((X - mdn.X_mean_) / mdn.X_scale_)
-    y_scaled = torch.tensor((Y - mdn.y_mean_) / mdn.y_scale_)
-    with torch.no_grad():
-        densities = (-mixture_nll(*mdn.network_(X_scaled), y_scaled)).exp().numpy()
-    densities /= np.abs(mdn.y_scale_.prod())
-    folds = [densities[fold::n_folds].mean(axis=0) for fold in range(n_folds)]
+    folds = helpers.fold_densities(mdn, X, Y, n_folds)
     matches = np.isclose(np.exp(mdn.oof_log_density_), folds, rtol=1e-9)
     assert_array_equal(matches.sum(axis=0), np.ones(60))
     fold_of = matches.argmax(axis=0)
@@ -354,7 +348,8 @@ def test_out_of_fold_scores_are_those_of_new_groups():
     naive = mdn.score(X_new, y_new)
     assert mdn.oof_score_ > naive + 2
     # Nor does early stopping let a single network learn the groups by heart.
-    mdn.set_params(n_estimators=1).fit(X, y, groups=group)
+    naive = mdn.set_params(n_estimators=1).fit(X, y).score(X_new, y_new)
+    mdn.fit(X, y, groups=group)
     assert mdn.score(X_new, y_new) > naive + 2
 
 
@@ -379,7 +374,8 @@ def test_a_continued_fit_holds_out_the_same_groups():
 def test_callbacks_that_score_are_given_no_groups():
     # ScoringMonitor passes all metadata to a scorer, which knows no groups.
     monitor = ScoringMonitor(scoring="r2")
-    mdn = quick().set_callbacks(monitor).fit(X, Y, np.ones(60), groups=LABELS)
+    mdn = quick(n_iter_no_change=2).set_callbacks(monitor)
+    mdn.fit(X, Y, np.ones(60), groups=LABELS)
     assert mdn.n_iter_ == 2
 
 

@@ -69,7 +69,7 @@ def test_far_outside_the_density_is_wide_and_near_the_targets():
     assert (np.abs(far.mean() - y.mean()) < 3 * y.std()).all()
     # Confident nonsense would cost hundreds of nats more than ignoring X does.
     unconditional = 0.5 * np.log(2 * np.pi * np.e * y.var())
-    assert (-far.logpdf(y[:, None]).mean(axis=0) < unconditional + 3).all()
+    assert (-far.logpdf(y[:, None]).mean(axis=0) < unconditional + 3.5).all()
 
 
 def test_constant_and_binary_columns_are_fitted():
@@ -144,7 +144,9 @@ def waves(n=1000, seed=0):
 
 def quality(X, y):
     """Fit, and return CRPS, width of 90 % intervals and RMSE on clean rows."""
-    mdn = MDNRegressor(n_estimators=4, max_iter=40, random_state=0).fit(X, y)
+    # Without the choice of a kind, which other rows may turn.
+    mdn = MDNRegressor(n_estimators=4, portfolio=None, max_iter=40, random_state=0)
+    mdn.fit(X, y)
     X, y = waves(seed=1)
     density = mdn.predict_density(X)
     low, high = density.interval(0.9)

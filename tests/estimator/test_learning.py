@@ -116,5 +116,8 @@ def test_single_gaussian_equals_linear_regression():
         max_iter=100,
     ).fit(X, y)
     mean, std = mdn.predict(X, return_std=True)
-    assert_allclose(mean, 3 + X @ [1.0, -2.0], atol=0.15)
+    # Soft tails bend what is linear in X.
+    inside = ((mdn.X_knees_[0] < X) & (mdn.X_knees_[1] > X)).all(axis=1)
+    assert inside.mean() > 0.85
+    assert_allclose(mean[inside], 3 + X[inside] @ [1.0, -2.0], atol=0.15)
     assert_allclose(std, 0.5, atol=0.06)

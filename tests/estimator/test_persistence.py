@@ -139,10 +139,13 @@ def test_models_stored_by_earlier_releases_open(values, kind):
     with np.load(values) as expected:
         mean = mdn.predict(expected["X"])
         log_density = mdn.score_samples(expected["X"], expected["y"])
-        assert_allclose(mean, expected["mean"], rtol=1e-9)
-        assert_allclose(log_density, expected["log_density"], rtol=1e-9)
+        assert_allclose(mean, expected["mean"], rtol=1e-12)
+        assert_allclose(log_density, expected["log_density"], rtol=1e-12)
         # Nothing is lacking that training needs.
+        kinds = list(mdn.portfolio_weights_)
+        mdn.partial_fit(expected["X"], expected["y"])
         mdn.set_params(warm_start=True, max_iter=1).fit(expected["X"], expected["y"])
+        assert list(mdn.portfolio_weights_) == kinds
 
 
 def test_a_model_of_this_form_is_stored():
@@ -196,7 +199,7 @@ def edited(change):
         lambda state: state.update(max_iter=4),
         lambda state: state["_model"]["parameters"].update(more=np.zeros(3)),
         lambda state: state["_model"].pop("features"),
-        lambda state: state["_model"]["structure"].update(activation="relu"),
+        lambda state: state["_model"]["structures"][0].update(activation="relu"),
     ],
 )
 def test_an_edited_state_is_refused(change):
@@ -292,14 +295,31 @@ def test_a_removed_parameter_of_an_older_state_is_reported(monkeypatch):
 
 def test_partial_fits_continue_from_the_state_of_form_2():
     """Form 2 stores the optimizer under another name, and the model in attributes."""
-    mdn = MDNRegressor(2, n_estimators=2, hidden_layer_sizes=(4,), random_state=0)
+    mdn = MDNRegressor(
+        2,
+        n_estimators=2,
+        embedding="periodic",
+        hidden_layer_sizes=(4,),
+        random_state=0,
+    )
     mdn.partial_fit(X, Y)
     twin = copy.copy(mdn)
-    state, model = dict(vars(mdn)), mdn._model
-    old = {k: v for k, v in state.items() if k not in {"_model", "_optimizer_state"}}
-    old["network_"] = model.to_state()["parameters"]
-    old |= {"_structure": dict(model.structure), "_y_ndim": 2}
-    old["_moments"] = state["_optimizer_state"]
+    state, model = dict(vars(mdn)), mdn._model.to_state()
+    later = {"_model", "_optimizer_state", "portfolio", "portfolio_weights_"}
+    old = {k: v for k, v in state.items() if k not in later}
+    old["network_"] = {
+        name.removeprefix("networks.0."): values
+        for name, values in model["parameters"].items()
+        if name != "log_weights"
+    }
+    (structure,) = model["structures"]
+    later = {"n_bins", "has_skip"}
+    structure = {k: v for k, v in structure.items() if k not in later}
+    old |= {"_structure": structure, "_y_ndim": 2}
+    old["_moments"] = {
+        name.removeprefix("0."): values
+        for name, values in state["_optimizer_state"].items()
+    }
     restored = MDNRegressor.__new__(MDNRegressor)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_persistence, "STATE_VERSION", 2)

@@ -60,14 +60,24 @@ def test_one_dimensional_y_drops_the_output_axis():
     assert_array_equal(flat.score_samples(X, y), column.score_samples(X, y[:, 0]))
 
 
-def test_network_maps_standardised_rows():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_estimators": 1},
+        {"n_estimators": 16, "portfolio": ["linear", "bins", "plain"]},
+    ],
+)
+def test_network_maps_standardised_rows(options):
     X, y = linear_data()
-    mdn = quick(n_estimators=1).fit(X, y)
+    y[:, 0] += (X[:, 1] > 0) * X[:, 2] ** 2
+    mdn = quick(**options).fit(X, y)
     assert isinstance(mdn.network_, torch.nn.Module)
     X_scaled = torch.tensor(standardised(mdn, X))
     with torch.no_grad():
-        _, means, factors = (part[0].numpy() for part in mdn.network_(X_scaled))
+        parts = mdn.network_(X_scaled)
+        log_weights, means, factors = (part.numpy() for part in parts)
     density = mdn.predict_density(X)
+    assert_allclose(density.weights, np.exp(log_weights))
     assert_allclose(density.means, means * mdn.y_scale_ + mdn.y_mean_)
     assert_allclose(density.precision_factors, factors / signed_scales(mdn))
 

@@ -19,7 +19,7 @@ from scipy import sparse
 from skmdn._data.folds import hold_out
 from skmdn._data.groups import as_groups
 from skmdn._data.rows import Rows, merge_rows, orientation
-from skmdn.datasets import make_rotating_gaussians
+from skmdn.datasets import make_inverse_sine, make_rotating_gaussians
 from skmdn.distributed import Ranks, join, use_group
 
 X, Y = make_rotating_gaussians(120, random_state=0)
@@ -121,6 +121,19 @@ def test_validation_is_that_of_all_rows(pair):
         assert ours.n_iter_ == alone.n_iter_
         ours, theirs = ours.score_samples(X, Y), alone.score_samples(X, Y)
         assert_allclose(ours, theirs, atol=2e-3)
+
+
+def test_kinds_compete_on_the_rows_of_all_ranks(pair):
+    rows = dict(zip("Xy", make_inverse_sine(120, random_state=0), strict=True))
+    mdn = helpers.two_kinds(portfolio=["linear", "bins", "plain"])
+    first, second = pair(fit, mdn, rows)
+    assert_alike(first, second)
+    assert set(first.portfolio_scores_) == {"linear", "bins", "plain"}
+    for name in ("portfolio_weights_", "portfolio_scores_"):
+        assert getattr(first, name) == getattr(second, name)
+    assert first.network_.n_members == mdn.n_estimators
+    assert_allclose(first.best_validation_score_, first.oof_score_, rtol=1e-3)
+    assert_allclose(sum(first.portfolio_weights_.values()), 1)
 
 
 def sums(rank, rows, shards):

@@ -103,6 +103,18 @@ def test_a_user_defined_network(tmp_path):
     assert_same_density(density, mdn.predict_density(X))
 
 
+def test_networks_of_several_kinds(tmp_path, monkeypatch):
+    kinds = ["periodic_1", "linear", "bins", "plain"]
+    monkeypatch.setattr(
+        "skmdn._fit.portfolio.apportion", lambda weights, n: np.ones_like(weights, int)
+    )
+    mdn = fitted(portfolio=kinds, n_estimators=32, max_iter=8, n_components=2)
+    assert list(mdn.portfolio_weights_) == kinds
+    assert len(mdn.network_.networks) == 3
+    _, density = served(mdn, tmp_path / "model.onnx")
+    assert_same_density(density, mdn.predict_density(X))
+
+
 def test_names_and_release_are_in_the_metadata(tmp_path):
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     mdn = fitted(frame, pd.DataFrame(Y, columns=["u", "v", "w"]))

@@ -62,13 +62,17 @@ def test_fits_in_one_process_share_its_threads(monkeypatch):
         name = threading.current_thread().name
         if name in seen and session.n_epochs == 1:
             meet.wait()  # now both have begun
+        if name == "two" and session.n_epochs == 2:
+            trained.wait(60)
         step(session)
         if name in seen:
             seen[name].append(torch.get_num_threads())
         if name == "one" and session.n_epochs == 4:
+            trained.set()
             ended.wait(60)
 
-    ended, before = threading.Event(), torch.get_num_threads()
+    trained, ended = threading.Event(), threading.Event()
+    before = torch.get_num_threads()
     monkeypatch.setattr(FitSession, "step", watched)
     torch.set_num_threads(4)
     try:

@@ -12,9 +12,15 @@ from skmdn.datasets import make_rotating_gaussians
 
 X, y = make_rotating_gaussians(60, random_state=0)
 mdn = MDNRegressor(
-    2, n_estimators=4, hidden_layer_sizes=(4,), max_iter=20, random_state=0
+    2,
+    n_estimators=4,
+    portfolio=["periodic_0.1", "bins"],
+    hidden_layer_sizes=(4,),
+    max_iter=20,
+    random_state=0,
 )
-mdn.fit(X, y)
+mdn.fit(X, y, groups=np.arange(60) % 2)  # two networks hold out each row once
+assert len(mdn.portfolio_weights_) == 2
 
 stem = Path(__file__).parent / f"v{STATE_VERSION}"
 stem.with_suffix(".pkl").write_bytes(pickle.dumps(mdn, protocol=4))

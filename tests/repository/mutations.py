@@ -87,7 +87,7 @@ MUTATIONS = {
         "_mixture:cov", "_1 + between", "_1"
     ),
     "between-network variance left out": Mutation(
-        "means_and_stds", "_1.mean(0) + _2.var(0, correction=0)", "_1.mean(0)"
+        "NetworkPool.moments", "_1.add_((_2 - _3).square_())", "_1"
     ),
     "Jacobian of the scaling with the wrong sign": Mutation(
         "_model:ConditionalModel.log_prob", "_1.sub_(_2)", "_1.add_(_2)"
@@ -107,7 +107,7 @@ MUTATIONS = {
         "np.bincount(_1, weights=np.ones(len(_1)))",
     ),
     "pool not divided by its number": Mutation(
-        "pool_by_fold", "_1.logsumexp(0) - _2", "_1.logsumexp(0)"
+        "Pooling.pool", "_1 + self.log_weights[:, None].to(_1)", "_1"
     ),
     "softmax over the wrong axis": Mutation(
         "MixtureHead.terms", "_1.log_softmax(1)", "_1.log_softmax(0)"
@@ -143,7 +143,7 @@ MUTATIONS = {
     ),
     "rows train the networks that hold them out": Mutation("hold_out", "~_1", "_1"),
     "relative instead of absolute progress": Mutation(
-        "_training:update", "score > _1 + tol", "score > _1 * (1 + tol)"
+        "EarlyStopping.update", "score > _1 + tol", "score > _1 * (1 + tol)"
     ),
     "entropy without that of the components": Mutation(
         "_mixture:entropy", "_1 + torch.special.entr(_2)", "_1"
@@ -155,7 +155,31 @@ MUTATIONS = {
         "Scaling.log_scale", "np.log(np.abs(_1))", "np.log(_1)"
     ),
     "checkpoint without the calibration": Mutation(
-        "FitSession.load", "self.calibration = _1", "pass"
+        "Stack.load", "item.calibration = _1", "pass"
+    ),
+    "checkpoint without the cost of training": Mutation(
+        "Stack.load", "item.cost = _1", "pass"
+    ),
+    "weights of the members left out of the mixture": Mutation(
+        "NetworkPool.forward", "_1 + _2[:, None].to(_1)", "_1"
+    ),
+    "weights of the members left out of the log-density": Mutation(
+        "NetworkPool.log_density", "(_1 + _2).logsumexp(0)", "_1.logsumexp(0)"
+    ),
+    "responsibilities left out of EM": Mutation(
+        "stack_weights", "_1 * (share / _2)", "_1 * share"
+    ),
+    "second seat for the largest weight": Mutation(
+        "apportion", "weights / (_1 + 1)", "weights"
+    ),
+    "skip left out of the mean": Mutation(
+        "MixtureDensityNetwork.mean", "_1 + self.shift(X).mT", "_1"
+    ),
+    "skip left out of the moments": Mutation(
+        "MixtureDensityNetwork.moments", "_1 + self.shift(X).mT", "_1"
+    ),
+    "skip added instead of subtracted": Mutation(
+        "MixtureDensityNetwork.terms", "y - self.shift(X)", "y + self.shift(X)"
     ),
     "gradients of other ranks left out": Mutation(
         "Optimizer.step", "self.ranks.all_reduce_(_1)", "_1"

@@ -102,7 +102,7 @@ def test_matrices_alone_are_decayed():
 def test_frozen_parameters_stay_and_others_learn():
     mdn = quick(FrozenNetwork, alpha=1.0).fit(X, Y)
     assert mdn.loss_curve_[-1] < mdn.loss_curve_[0]
-    for net in mdn.network_.backbones:
+    for net in backbones_of(mdn):
         assert_array_equal(net.linear.weight[:, 0], np.arange(6.0))
 
 
@@ -125,6 +125,11 @@ def test_with_enough_steps_it_learns_what_ours_learn():
 # -- state -----------------------------------------------------------------------
 
 
+def backbones_of(mdn):
+    (network,) = mdn.network_.networks
+    return network.backbones
+
+
 def assert_same_state(ours, theirs):
     ours, theirs = ours.network_.state_dict(), theirs.network_.state_dict()
     assert ours.keys() == theirs.keys()
@@ -138,7 +143,7 @@ def test_a_seed_gives_the_same_bits_and_leaves_the_global_generator_alone():
     first, second = (quick().fit(X, Y) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert_same_state(first, second)
-    weights = [net[0].weight for net in first.network_.backbones]
+    weights = [net[0].weight for net in backbones_of(first)]
     assert not torch.equal(weights[0], weights[1])
     assert not np.array_equal(first.predict(X), quick(random_state=1).fit(X, Y))
 
@@ -149,20 +154,25 @@ def test_a_fitted_network_goes_on_without_a_generator():
     assert torch.equal(network.train()(rows).means, network.eval()(rows).means)
 
 
+@pytest.mark.filterwarnings("ignore:Training stopped at max_iter")
 def test_buffers_are_those_of_the_weights_that_are_kept(monkeypatch):
-    seen, step = [], FitSession.step
+    seen, scores, step = [], [], FitSession.step
 
     def watched(session):
         step(session)
-        normalisation = session.loop.network.backbones[0][1]
+        (stack,) = session.portfolio.stacks
+        normalisation = stack.loop.network.backbones[0][1]
         seen.append(normalisation.running_var.clone())
+        scores.append(stack.contenders[0].best.score)
 
     monkeypatch.setattr(FitSession, "step", watched)
-    mdn = quick(learning_rate_init=0.03, max_iter=12, n_iter_no_change=12).fit(X, Y)
-    best = int(np.argmax(mdn.validation_scores_))
-    assert best < mdn.n_iter_ - 1
-    assert mdn.validation_scores_[best] == mdn.best_validation_score_
-    kept = mdn.network_.backbones[0][1].running_var
+    options = {"max_iter": 60, "n_iter_no_change": 60, "batch_size": 50}
+    rows, targets = make_rotating_gaussians(400, random_state=0)
+    options |= {"learning_rate_init": 0.1, "learning_rate": "constant"}
+    mdn = quick(**options).fit(rows, targets)
+    best = scores.index(max(scores))  # the first epoch with the best score
+    assert 0 < best < mdn.n_iter_ - 1
+    kept = backbones_of(mdn)[0][1].running_var
     assert_array_equal(kept, seen[best])
     assert not np.allclose(kept, seen[-1], rtol=1e-3)
 
@@ -173,8 +183,11 @@ def test_stored_and_continued():
     assert_same_state(restored, mdn)
     assert_array_equal(restored.predict(X), mdn.predict(X))
     assert_same_state(restored.partial_fit(X, Y), mdn.partial_fit(X, Y))
-    again = clone(mdn).fit(X, Y).fit(X, Y)
-    assert again.loss_curve_[0] < mdn.loss_curve_[0]
+    # Of few rows and epochs, the start would be kept.
+    rows, targets = make_rotating_gaussians(400, random_state=0)
+    again = clone(mdn).set_params(max_iter=40).fit(rows, targets)
+    before = again.loss_curve_[0]
+    assert again.fit(rows, targets).loss_curve_[0] < before - 0.1
     with pytest.raises(ValueError, match="trained further with another network"):
         mdn.set_params(network=plain).fit(X, Y)
 

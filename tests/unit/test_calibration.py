@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
 from skmdn._mixture import Mixture, log_det, log_prob, sample, whiten
-from skmdn._training.calibration import calibrate, extrapolate, pool_by_fold
+from skmdn._training.calibration import calibrate, extrapolate
+from skmdn._training.pooling import Pooling
 from skmdn.nn.likelihood import Calibration, Terms
 
 
@@ -41,29 +42,30 @@ def calibrated(mixture, log_sharpness, log_inverse_temperature):
     )
 
 
-def pooled_by_hand(log_densities, n_folds):
+def pooled_by_hand(log_densities, fold, weights):
+    """Average the densities of the members of each fold, with weights."""
+    densities = np.exp(log_densities.numpy())
     return np.stack(
         [
-            np.log(np.exp(log_densities[fold::n_folds].numpy()).mean(axis=0))
-            for fold in range(n_folds)
+            np.log(np.average(densities[fold == k], 0, weights[fold == k]))
+            for k in range(max(fold) + 1)
         ]
     )
 
 
-@pytest.mark.parametrize(("n_members", "n_folds"), [(1, 1), (3, 1), (4, 4), (11, 8)])
-def test_pool_is_the_mean_density_of_the_members_of_a_fold(n_members, n_folds):
-    log_densities = torch.randn(
-        n_members, 5, generator=torch.Generator().manual_seed(0)
-    )
-    expected = pooled_by_hand(log_densities, n_folds)
-    assert_allclose(pool_by_fold(log_densities, n_folds), expected, rtol=1e-5)
+ONE = Pooling.of(torch.tensor([0]), 1)
 
 
+@pytest.mark.parametrize("is_weighted", [False, True])
 @pytest.mark.parametrize("start", [Calibration(), Calibration(1.5, -1.5)])
 @pytest.mark.parametrize(("n_members", "n_folds"), [(2, 2), (5, 3), (4, 1)])
-def test_newton_finds_what_a_general_optimiser_finds(n_members, n_folds, start):
+def test_newton_finds_what_a_general_optimiser_finds(
+    n_members, n_folds, start, is_weighted
+):
     mixture = mixtures(n_members, 40)
-    fold = torch.arange(n_members) % n_folds
+    fold = torch.arange(n_members).flip(0) % n_folds
+    shares = 1 + torch.arange(n_members, dtype=torch.float64) * is_weighted
+    pooling = Pooling.of(fold, n_folds, shares if is_weighted else None)
     generator = torch.Generator().manual_seed(1)
     y = 2 * torch.randn(n_folds, 40, 2, generator=generator, dtype=torch.float64)
     weight = torch.rand(n_folds, 40, generator=generator, dtype=torch.float64)
@@ -72,15 +74,20 @@ def test_newton_finds_what_a_general_optimiser_finds(n_members, n_folds, start):
 
     def score(point):
         values = log_prob(calibrated(mixture, *point), y[fold])
-        return (share * pooled_by_hand(values, n_folds)).sum()
+        return (share * pooled_by_hand(values, fold.numpy(), shares.numpy())).sum()
 
     def loss(point):
         return -score(point) + (point**2).sum() / (2 * int((weight > 0).sum()))
 
-    expected = minimize(loss, np.zeros(2), method="BFGS", options={"gtol": 1e-9})
-    found, reached = calibrate(terms_of(mixture, y[fold]), weight, 2, start)
+    expected = minimize(loss, np.zeros(2), method="BFGS", options={"gtol": 1e-7})
+    terms = terms_of(mixture, y[fold])
+    exact = {"smallest_gain": 1e-12}
+    found, reached = calibrate(terms, weight, pooling, 2, start, **exact)
     assert_allclose(found, expected.x, atol=1e-4)
     assert_allclose(reached, score(found), rtol=1e-10)
+    # By default, next to nothing is left to gain.
+    quick, _ = calibrate(terms, weight, pooling, 2, start)
+    assert loss(np.array(quick)) < expected.fun + 1e-7
 
 
 def test_true_densities_stay_and_too_sharp_ones_are_flattened():
@@ -91,9 +98,10 @@ def test_true_densities_stay_and_too_sharp_ones_are_flattened():
     drawn = sample(Mixture(*(part[0] for part in truth)), uniform)[None, :, 0]
     weight = torch.ones(1, 20_000)
     terms = terms_of(truth, drawn)
-    assert_allclose(calibrate(terms, weight, 2, Calibration())[0], 0.0, atol=0.03)
+    found, _ = calibrate(terms, weight, ONE, 2, Calibration())
+    assert_allclose(found, 0.0, atol=0.03)
     too_sure = terms_of(calibrated(truth, 0.7, 0.5), drawn)
-    found, _ = calibrate(too_sure, weight, 2, Calibration())
+    found, _ = calibrate(too_sure, weight, ONE, 2, Calibration())
     assert_allclose(found, [-0.7, -0.5], atol=0.04)
 
 
@@ -102,7 +110,8 @@ def test_few_rows_change_little():
     mixture = Mixture(
         torch.zeros(1, 1, 1).double(), y[..., None], torch.ones(1, 1, 1, 1).double()
     )
-    found, _ = calibrate(terms_of(mixture, y), torch.ones(1, 1), 1, Calibration())
+    terms = terms_of(mixture, y)
+    found, _ = calibrate(terms, torch.ones(1, 1), ONE, 1, Calibration())
     # One residual of zero calls for infinite sharpness; the prior allows exp(1):
     # the derivative of s - s^2 / 2 is zero at 1.
     assert_allclose(found, [1.0, 0.0], atol=1e-6)
@@ -112,7 +121,8 @@ def test_rows_without_a_finite_density_leave_everything_as_it_was():
     mixture = mixtures(1, 3)
     y = torch.full((1, 3, 2), torch.nan, dtype=torch.float64)
     start = Calibration(0.3, 0.1)
-    found, score = calibrate(terms_of(mixture, y), torch.ones(1, 3), 2, start)
+    terms = terms_of(mixture, y)
+    found, score = calibrate(terms, torch.ones(1, 3), ONE, 2, start)
     assert found == start
     assert score == -math.inf
 
@@ -137,5 +147,25 @@ def test_extrapolation_leaves_some_variance():
 
 
 def test_a_second_calibration_is_relative_to_the_first():
-    left = Calibration(0.5, -0.2).after(Calibration(0.2, 0.3))
+    first, second = Calibration(0.2, 0.3), Calibration(0.5, -0.2)
+    left = second.after(first)
     assert_allclose(left, [0.3, -0.5])
+    assert_allclose(first.then(left), second)
+
+
+def test_calibrated_terms_are_those_of_the_calibrated_mixture():
+    mixture, y = mixtures(3, 20), torch.zeros(3, 20, 2, dtype=torch.float64)
+    once, twice = Calibration(0.4, -0.3), Calibration(-0.2, 0.5)
+    terms = terms_of(mixture, y).calibrated(once, 2)
+    expected = terms_of(calibrated(mixture, *once), y)
+    for part, other in zip(terms, expected, strict=True):
+        assert_allclose(part, other, rtol=1e-10, atol=1e-12)
+    values = log_prob(calibrated(mixture, *once), y)
+    assert_allclose(terms.log_density(2), values, rtol=1e-10)
+    # `then` is one calibration after the other.
+    for part, other in zip(
+        terms.calibrated(twice, 2),
+        terms_of(mixture, y).calibrated(once.then(twice), 2),
+        strict=True,
+    ):
+        assert_allclose(part, other, rtol=1e-10, atol=1e-12)

@@ -16,9 +16,16 @@ from skmdn.nn import MixtureDensityNetwork
 from skmdn.nn.activations import ACTIVATIONS
 from skmdn.nn.backprop import Backpropagation
 from skmdn.nn.covariance import COVARIANCE_TYPES, COVARIANCES, Covariance
-from skmdn.nn.embeddings import EMBEDDINGS
+from skmdn.nn.embeddings import EMBEDDINGS, Bins, BinsEmbedding
 from skmdn.nn.head import MixtureHead, Whitened, sum_like
 from skmdn.nn.likelihood import LOSSES
+
+# Two bins of the first feature, three of the third and none of the second.
+BINS = Bins(
+    torch.tensor([0, 0, 2, 2, 2]),
+    torch.tensor([-1.0, 0.2, -0.5, 0.0, 0.7]),
+    torch.tensor([1.2, 0.4, 0.5, 0.7, 0.1]),
+)
 
 
 def check(*, loss="nll", **options):
@@ -26,9 +33,20 @@ def check(*, loss="nll", **options):
     generator = torch.Generator().manual_seed(0)
     options = {"n_features": 3, "n_outputs": 2, "n_components": 4} | options
     options = {"n_members": 2, "hidden_layer_sizes": (7, 6)} | options
+    if options.get("embedding") == "bins":
+        options["n_bins"] = len(BINS.feature)
     network = MixtureDensityNetwork(**options, generator=generator).double()
     for parameter in network.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    if isinstance(network.embedding, BinsEmbedding):
+        network.embedding.set_bins(BINS)
+    if network.has_skip:
+        size = options["n_features"], options["n_outputs"]
+        skip = (
+            torch.randn(2, *size, generator=generator),
+            torch.randn(2, size[1], generator=generator),
+        )
+        network.set_skip(slice(2), *skip)
     X = torch.randn(2, 11, 3, generator=generator).double()
     y = torch.randn(2, 11, network.head.shapes[1][1], generator=generator).double()
     weight = torch.rand(2, 11, generator=generator).double()
@@ -49,7 +67,14 @@ def check(*, loss="nll", **options):
 
 
 @pytest.mark.parametrize(
-    "network", [plain_network, busy_network, FrozenNetwork, lambda p: nn.Identity()]
+    "network",
+    [
+        plain_network,
+        busy_network,
+        FrozenNetwork,
+        lambda p: nn.Identity(),
+        lambda p: nn.Dropout(0.5),
+    ],
 )
 def test_user_networks_have_the_gradient_of_autograd(network):
     check(network=network)
@@ -64,14 +89,14 @@ def test_every_covariance(covariance_type, n_outputs, n_components):
     )
 
 
-@pytest.mark.parametrize("embedding", ["periodic", None])
+@pytest.mark.parametrize("embedding", ["periodic", "bins", None])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_and_embedding(activation, embedding):
     check(activation=activation, embedding=embedding)
 
 
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (5,), (4, 5, 6)])
-@pytest.mark.parametrize("embedding", ["periodic", None])
+@pytest.mark.parametrize("embedding", ["periodic", "bins", None])
 def test_every_depth(hidden_layer_sizes, embedding):
     check(hidden_layer_sizes=hidden_layer_sizes, embedding=embedding)
 
@@ -86,6 +111,19 @@ def test_every_loss(loss, covariance_type, n_outputs):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_dropout(activation):
     check(activation=activation, dropout=0.3)
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_skip_connection(loss, covariance_type, n_outputs):
+    check(
+        has_skip=True,
+        loss=loss,
+        covariance_type=covariance_type,
+        n_outputs=n_outputs,
+        dropout=0.2,
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
@@ -185,8 +223,12 @@ class Bumps(nn.Module):
         return (-(x - self.centres).square()).exp()
 
 
+def make_bumps(n_members, n_features, *, generator, **options):
+    return Bumps(n_members, n_features, generator=generator)
+
+
 def test_an_embedding_without_a_gradient_of_its_own_trains(monkeypatch):
-    monkeypatch.setitem(EMBEDDINGS, "bumps", Bumps)
+    monkeypatch.setitem(EMBEDDINGS, "bumps", make_bumps)
     generator = torch.Generator().manual_seed(0)
     network = MixtureDensityNetwork(3, n_members=2, embedding="bumps")
     flat = FlatParameters(network)
@@ -206,9 +248,9 @@ def test_an_embedding_without_a_gradient_of_its_own_trains(monkeypatch):
 
 
 def test_a_trained_embedding_without_a_gradient_of_its_own_lowers_the_loss(monkeypatch):
-    monkeypatch.setitem(EMBEDDINGS, "periodic", Bumps)
+    monkeypatch.setitem(EMBEDDINGS, "periodic", make_bumps)
     settings = {"max_iter": 10, "n_estimators": 2, "random_state": 0, "device": "cpu"}
     X, y = make_rotating_gaussians(80, random_state=0)
-    mdn = MDNRegressor(2, **settings).fit(X, y)
-    assert isinstance(mdn.network_.embedding, Bumps)
+    mdn = MDNRegressor(2, portfolio=None, **settings).fit(X, y)
+    assert isinstance(mdn.network_.networks[0].embedding, Bumps)
     assert mdn.loss_curve_[-1] < mdn.loss_curve_[0]

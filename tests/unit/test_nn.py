@@ -1,6 +1,7 @@
 """The network: layouts, floor, start, independence of members and of defaults."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from skmdn._utils.arrays import neutral_modes
 from skmdn.nn import MixtureDensityNetwork, PeriodicEmbedding, mixture_nll
 from skmdn.nn.backprop import Backpropagation
 from skmdn.nn.covariance import COVARIANCE_TYPES
-from skmdn.nn.likelihood import Calibration
-from skmdn.nn.network import pool
+from skmdn.nn.embeddings import Bins, BinsEmbedding
+from skmdn.nn.likelihood import Calibration, Terms
+from skmdn.nn.pool import NetworkPool
 
 
 def make_network(seed=0, **options):
@@ -105,7 +107,10 @@ def test_floor_is_added_to_the_variance():
 def test_head_starts_at_the_mixture_given(covariance_type):
     weights, means, covariances = map(torch.tensor, random_parameters(2, 4, 2))
     network = make_network(n_members=2, covariance_type=covariance_type, reg_covar=1e-4)
-    network.head.start_at(weights.log(), means, covariances[:, 0])
+    before = network.head.linear.bias.clone()
+    network.head.start_at(slice(1, 2), weights.log()[1:], means[1:], covariances[1:, 0])
+    assert torch.equal(network.head.linear.bias[0], before[0])
+    network.head.start_at(slice(2), weights.log(), means, covariances[:, 0])
     with torch.no_grad():
         network.head.linear.weight.zero_()
         mixture = network(normal(5, 3))
@@ -128,7 +133,7 @@ def test_a_low_rank_start_keeps_the_leading_axes():
     covariance = (axes * spread) @ axes.T
     network = make_network(n_outputs=7, covariance_type="low_rank", rank=3)
     start = torch.zeros(1, 4), torch.zeros(1, 4, 7), covariance[None]
-    network.head.start_at(*start)
+    network.head.start_at(slice(1), *start)
     with torch.no_grad():
         network.head.linear.weight.zero_()
         factors = network(normal(1, 3)).precision_factors
@@ -185,10 +190,10 @@ def test_members_share_nothing():
 def test_pooled_density_is_the_mean_of_the_members():
     network = make_network(n_members=3)
     X, y = normal(7, 3), normal(7, 2, seed=1)
-    members = network(X)
-    expected = torch.logsumexp(-mixture_nll(*members, y), dim=0) - math.log(3)
+    expected = torch.logsumexp(-mixture_nll(*network(X), y), dim=0) - math.log(3)
+    pooled = NetworkPool([network])
     assert_allclose(
-        _mixture.log_prob(pool(members), y).detach(), expected.detach(), rtol=1e-12
+        _mixture.log_prob(pooled(X), y).detach(), expected.detach(), rtol=1e-12
     )
 
 
@@ -204,6 +209,152 @@ def test_embedding_appends_cosines():
             wave = embedding.frequencies[member, 0, j] * squashed[member, :, j % 3]
             expected = (wave + embedding.phases[member, 0, j]).cos().detach()
             assert_allclose(embedded[member, :, 3 + j], expected, rtol=1e-9)
+
+
+def test_each_member_has_its_frequencies():
+    """A scale of frequencies is a factor, and draws nothing."""
+    of_one = PeriodicEmbedding(2, 3, 1.0, generator=torch.Generator().manual_seed(0))
+    of_each = PeriodicEmbedding(
+        2, 3, [0.1, 2.0], generator=torch.Generator().manual_seed(0)
+    )
+    expected = of_one.frequencies * torch.tensor([0.1, 2.0])[:, None, None]
+    assert_allclose(of_each.frequencies.detach(), expected.detach(), rtol=1e-6)
+    assert torch.equal(of_each.phases, of_one.phases)
+    network = make_network(n_members=2, frequency_scale=[0.0, 1.0])
+    varies = network.embedding.frequencies.flatten(1).any(1)
+    assert varies.tolist() == [False, True]
+
+
+def code_by_hand(x, edges):
+    """Encode x by intervals between edges: a ramp from 0 to 1 within each."""
+    ramps = [np.interp(x, pair, [0, 1]) for pair in pairwise(edges)]
+    return np.stack(ramps, axis=-1)
+
+
+def test_bins_are_ramps_between_edges():
+    edges = [[-1.0, -0.2, 0.5, 3.0], [7.0], [0.0, 0.1, 0.3]]  # one is constant
+    feature = np.repeat([0, 2], [3, 2])
+    lower = np.concatenate([edge[:-1] for edge in edges])
+    width = np.concatenate([np.diff(edge) for edge in edges])
+    embedding = BinsEmbedding(5).double()
+    embedding.set_bins(Bins(*map(torch.from_numpy, (feature, lower, width))))
+    x = np.random.RandomState(0).normal(size=(2, 9, 3))
+    x[0, 0], x[0, 1], x[0, 2] = 1e30, -1e30, 0.0
+    x[1, 0], x[1, 1] = -1.0, 0.1
+    given = torch.from_numpy(x)
+    before = given.clone()
+    expected = [code_by_hand(x[..., j], edges[j]) for j in (0, 2)]
+    found = embedding(given)
+    assert_allclose(found, np.concatenate(expected, axis=-1), atol=1e-6)
+    assert torch.equal(given, before)
+    # Far values are those at the edge, where training rows lie.
+    assert found[0, 0].tolist() == [1, 1, 1, 1, 1]
+    assert found[0, 1].tolist() == [0, 0, 0, 0, 0]
+
+
+def test_a_network_without_bins_is_constant():
+    network = make_network(embedding="bins", n_bins=0)
+    means = network(normal(5, 3)).means
+    assert torch.equal(means[:, 1:], means[:, :-1])
+
+
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_skip_adds_a_linear_function_to_the_means(covariance_type):
+    options = {"covariance_type": covariance_type, "n_members": 3}
+    plain, network = make_network(**options), make_network(has_skip=True, **options)
+    coefficients, intercept = normal(3, 3, 2, seed=1), normal(3, 2, seed=2)
+    X, y = normal(6, 3), normal(6, 2, seed=3)
+    with torch.no_grad():
+        before = plain(X)
+        for part, same in zip(network(X), before, strict=True):
+            assert torch.equal(part, same)  # zero at first
+        network.set_skip(slice(3), coefficients, intercept)
+        shift = torch.einsum("np,mpd->mnd", X, coefficients) + intercept[:, None]
+        log_weights, means, factors = network(X)
+        assert torch.equal(log_weights, before.log_weights)
+        assert torch.equal(factors, before.precision_factors)
+        assert_allclose(means, before.means + shift[:, :, None], rtol=1e-9)
+        assert_allclose(network.mean(X), plain.mean(X) + shift.mT, rtol=1e-9)
+        found, expected = network.moments(X), plain.moments(X)
+        assert_allclose(found[0], expected[0] + shift.mT, rtol=1e-9)
+        assert torch.equal(found[1], expected[1])
+        moved = plain.terms(X, y - shift)
+        for part, other in zip(network.terms(X, y), moved, strict=True):
+            assert_allclose(part, other, rtol=1e-9)
+        own_rows = network(X.expand(3, 6, 3)).means
+    assert_allclose(own_rows, means, rtol=1e-12)
+
+
+def test_a_skip_is_set_for_some_members():
+    network = make_network(has_skip=True, n_members=3)
+    network.set_skip(slice(1, 2), normal(1, 3, 2), normal(1, 2))
+    changed = [network.coefficients[m].any().item() for m in range(3)]
+    assert changed == [False, True, False]
+    assert [network.intercept[m].any().item() for m in range(3)] == changed
+    assert not any("coeff" in name for name in network.parameter_groups())
+
+
+# -- pools -----------------------------------------------------------------------
+
+
+def make_pool(dtype=torch.float64, **options):
+    """Three kinds of networks, of different structure and with unequal weights."""
+    options = {"n_components": 2} | options
+    bins = Bins(torch.tensor([0, 1]), torch.tensor([-1.0, 0]), torch.tensor([2.0, 1]))
+    networks = [
+        make_network(0, n_members=2, embedding=None, has_skip=True, **options),
+        make_network(1, n_members=1, embedding="bins", n_bins=2, **options),
+        make_network(2, n_members=3, hidden_layer_sizes=(5,), **options),
+    ]
+    networks[0].set_skip(slice(2), normal(2, 3, 2), normal(2, 2))
+    networks[1].embedding.set_bins(bins)
+    for network in networks:
+        network.head.linear.weight.data.mul_(20)
+    weights = torch.tensor([1.0, 2, 3, 4, 0.5, 1.5], dtype=torch.float64)
+    return NetworkPool(networks, weights).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_pool_of_networks_is_one_mixture(covariance_type, dtype):
+    pool = make_pool(dtype, covariance_type=covariance_type)
+    X, y = normal(6, 3).to(dtype), normal(6, 2, seed=1).to(dtype)
+    rtol = 1e-9 if dtype is torch.float64 else 1e-3
+    with torch.no_grad():
+        mixture = pool(X)
+        assert [part.dtype for part in mixture] == [dtype] * 3
+        assert mixture.means.shape == (6, 12, 2)
+        shares = mixture.log_weights.exp().unflatten(1, (6, 2)).sum(-1)
+        weights = torch.tensor([1.0, 2, 3, 4, 0.5, 1.5], dtype=torch.float64) / 12
+        assert_allclose(shares, weights.expand(6, 6), rtol=1e-5)
+        # Members one by one, in the order of the networks.
+        alone = torch.cat([-mixture_nll(*network(X), y) for network in pool])
+        expected = (alone + weights.log()[:, None]).logsumexp(0)
+        assert_allclose(_mixture.log_prob(mixture, y), expected, rtol=rtol)
+        assert_allclose(pool.log_density(X, y), expected, rtol=rtol)
+        mean, variance = pool.moments(X)
+        assert_allclose(mean.mT, _mixture.mean(mixture), rtol=rtol, atol=1e-5)
+        assert_allclose(pool.mean(X), mean, rtol=rtol, atol=1e-5)
+        assert_allclose(variance.mT, _mixture.var(mixture), rtol=rtol)
+
+
+def test_a_pool_gives_each_member_its_calibration():
+    pool, X, y = make_pool(reg_covar=0.0), normal(6, 3), normal(6, 2, seed=1)
+    calibrations = [Calibration(0.1 * m, 0.3 - 0.1 * m) for m in range(6)]
+    with torch.no_grad():
+        terms = [network.terms(X, y) for network in pool]
+        terms = Terms(*map(torch.cat, zip(*terms, strict=True)))
+        pool.calibrate_(calibrations)
+        found = torch.cat([net.terms(X, y).log_density(2) for net in pool])
+    for member, calibration in enumerate(calibrations):
+        own = terms.select(torch.tensor([member])).calibrated(calibration, 2)
+        assert_allclose(found[member], own.log_density(2)[0], rtol=1e-9)
+
+
+def test_weights_of_a_pool_are_equal_by_default():
+    pool = NetworkPool([make_network(n_members=2), make_network(1, embedding=None)])
+    assert_allclose(pool.log_weights, np.full(3, -math.log(3)))
+    assert pool.n_members == 3
 
 
 def test_embedding_saturates_far_outside():
@@ -227,20 +378,23 @@ def test_a_component_is_never_wider_than_a_hundred_standard_deviations():
 def test_calibration_is_a_factor_of_the_factors_and_a_power_of_the_weights(
     covariance_type,
 ):
-    network = make_network(covariance_type=covariance_type, reg_covar=0.0)
+    network = make_network(n_members=2, covariance_type=covariance_type, reg_covar=0.0)
     before = network(normal(5, 3))
-    network.head.calibrate_(Calibration(0.4, -0.3))
+    calibrations = Calibration(0.4, -0.3), Calibration(-0.1, 0.2)
+    network.head.calibrate_(calibrations)
     log_weights, means, factors = network(normal(5, 3))
-    expected = (math.exp(-0.3) * before.log_weights).log_softmax(-1)
-    assert_allclose(log_weights.detach(), expected.detach(), rtol=1e-9)
     assert torch.equal(means, before.means)
-    expected = math.exp(0.4) * before.precision_factors
-    assert_allclose(factors.detach(), expected.detach(), rtol=1e-9)
+    for member, (log_sharpness, log_power) in enumerate(calibrations):
+        powers = math.exp(log_power) * before.log_weights[member]
+        expected = powers.log_softmax(-1).detach()
+        assert_allclose(log_weights[member].detach(), expected, rtol=1e-9)
+        expected = math.exp(log_sharpness) * before.precision_factors[member]
+        assert_allclose(factors[member].detach(), expected.detach(), rtol=1e-9)
 
 
 def test_calibration_leaves_the_floor():
     network = make_network(reg_covar=0.1)
-    network.head.calibrate_(Calibration(20.0, 0.0))
+    network.head.calibrate_([Calibration(20.0, 0.0)])
     factors = network(normal(5, 3)).precision_factors
     assert_allclose(_mixture.log_det(factors).detach(), -math.log(0.1), rtol=1e-6)
 

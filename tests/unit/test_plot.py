@@ -450,11 +450,14 @@ def test_the_loss_of_one_epoch_is_visible():
 
 def test_loss_curves_mark_the_weights_that_are_kept():
     X = np.random.RandomState(0).normal(size=(60, 2))
-    mdn = MDNRegressor(1, n_estimators=4, max_iter=5, random_state=0)
-    mdn.fit(X, X[:, 0])
+    y = np.sin(3 * X[:, 0])
+    settings = {"n_estimators": 4, "portfolio": None, "max_iter": 60}
+    mdn = MDNRegressor(1, learning_rate_init=0.05, random_state=0, **settings)
+    mdn.fit(X, y)
     display = LossCurveDisplay.from_estimator(mdn, ax=new_axes())
     kept = display.ax_.lines[-1].get_xydata()
-    assert_allclose(kept[:, 1], -mdn.best_validation_score_)
+    # The calibration of an epoch is less accurate.
+    assert_allclose(kept[:, 1], -mdn.best_validation_score_, atol=1e-3)
     assert len(display.ax_.lines) == 3
     mdn.set_params(early_stopping=False).fit(X, X[:, 0])
     assert len(LossCurveDisplay.from_estimator(mdn, ax=new_axes()).ax_.lines) == 1

@@ -121,8 +121,8 @@ def test_soft_tails_are_the_formula():
     low, median, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
     spread = (high - low) / (2 * norm.ppf(0.75))
     z = (X - median) / spread
-    beyond = np.sign(z) * (2 + np.arcsinh(np.abs(z) - 2))
-    soft = np.where(np.abs(z) <= 2, z, beyond)
+    beyond = np.sign(z) * (3 + np.arcsinh(np.abs(z) - 3))
+    soft = np.where(np.abs(z) <= 3, z, beyond)
     assert_allclose(tails.soften(X), median + spread * soft, rtol=0.02)
     inner = tails.soften(X) == X
     assert inner.mean() > 0.5
@@ -144,8 +144,12 @@ def test_features_are_standardised_after_their_tails(store):
     ours = scaling.transform_rows(rows.X, rows.positions, torch.float64).numpy()
     mean = np.average(ours, axis=0, weights=rows.weight)
     assert_allclose(mean, 0, atol=1e-12)
-    assert_allclose(np.average(ours**2, axis=0, weights=rows.weight), 1)
-    assert np.abs(ours).max() < 20
+    centre, spread = scaling.knees.mean(axis=0), scaling.spread
+    clipped = np.clip(X, centre - 10 * spread, centre + 10 * spread)
+    clipped -= np.average(clipped, axis=0, weights=weight)
+    variance = np.average(clipped**2, axis=0, weights=weight)
+    assert_allclose(scaling.scale, np.sqrt(variance))
+    assert np.abs(ours).max() < 40
     lazy = LazyMatrix(rows.X, rows.positions, scaling, torch.float64)
     assert_allclose(lazy.index_select(0, torch.arange(400)), ours, atol=1e-12)
     again = Scaling.from_state(scaling.to_state())
@@ -158,13 +162,13 @@ def test_rare_values_and_constants_have_no_tails():
     X[:, 2] = 0.1
     assert np.isinf(tails_of(X).high).all()
     assert np.isinf(tails_of(csr_array(X)).low).all()
-    # Two values stay two values: the same standardised column as without tails.
+    # A column of two values, neither rare, hardly changes.
     X[:200, 0] = 7.0
     rows = merge_rows(Rows(X, RNG.standard_normal((1000, 1)), np.ones(1000)))
     plain = Scaling.fit("X", X, rows.weight, rows.positions)
     ours = Scaling.fit_features(rows)
     assert np.isfinite(ours.knees[:, 0]).all()
-    assert_allclose(ours.transform(X), plain.transform(X), atol=1e-9)
+    assert_allclose(ours.transform(X), plain.transform(X), atol=0.1)
 
 
 def test_states_without_tails_are_affine():

@@ -9,7 +9,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 
 from skmdn._data import rows as rows_module
-from skmdn._data.folds import count_folds, every_row, folds_of, hold_out
+from skmdn._data.folds import (
+    count_folds,
+    every_row,
+    folds_of,
+    hold_out,
+    without_next,
+)
 from skmdn._data.rows import Rows, UniqueRows, as_dense, merge_rows, orientation
 from skmdn._data.scaling import LazyMatrix, Scaling, take_rows
 
@@ -112,16 +118,31 @@ def test_each_network_holds_out_a_fold(n_members, n_folds):
     generator = torch.Generator().manual_seed(0)
     train, held_out = hold_out(distinct_rows(30), n_members, 0.1, generator)
     assert count_folds(n_members) == len(held_out.rows) == n_folds
-    assert len(train.rows) == n_members
-    for network in range(n_members):
-        fold = folds_of(n_members, n_folds)[network]
-        mine = set(train.rows[network][train.counts[network]].tolist())
+    assert len(train.rows) == n_folds
+    folds = folds_of(n_members, n_folds).tolist()
+    assert set(folds) == set(range(n_folds))
+    for fold in folds:
+        mine = set(train.rows[fold][train.counts[fold]].tolist())
         out = set(held_out.rows[fold][held_out.counts[fold]].tolist())
         assert mine.isdisjoint(out)
         assert len(mine) + len(out) == 30
     # Folds hold every row once; a single one, the fraction asked for.
     held = sorted(held_out.rows[held_out.counts].tolist())
     assert held == list(range(30)) if n_folds > 1 else len(held) == 3
+
+
+@pytest.mark.parametrize(("n_rows", "n_folds"), [(30, 8), (30, 4), (9, 8), (5, 5)])
+def test_a_second_fold_can_be_held_out(n_rows, n_folds):
+    generator = torch.Generator().manual_seed(0)
+    _, held_out = hold_out(distinct_rows(n_rows), n_folds, 0.1, generator)
+    trains = without_next(held_out)
+    assert len(trains.rows) == n_folds
+    out = [set(r[c].tolist()) for r, c in zip(*held_out, strict=True)]
+    for fold, (rows, counts) in enumerate(zip(*trains, strict=True)):
+        mine = rows[counts].tolist()
+        assert len(set(mine)) == len(mine)
+        both = out[fold] | out[(fold + 1) % n_folds]
+        assert set(mine) == set(range(n_rows)) - both
 
 
 @pytest.mark.parametrize(("n_rows", "n_members"), [(1, 1), (3, 4)])

@@ -13,14 +13,14 @@ from skmdn._training import batches as batches_module
 from skmdn._training import early_stopping, optimizer
 from skmdn._training.auto import TrainingSettings
 from skmdn._training.batches import ListedRows
-from skmdn._training.calibration import extrapolate
-from skmdn._training.early_stopping import EarlyStopping, HeldOutScore
+from skmdn._training.early_stopping import EarlyStopping, held_out_terms
 from skmdn._training.loop import TrainingLoop
 from skmdn._training.optimizer import LEARNING_RATES, FlatParameters
+from skmdn._training.stack import Stack
 from skmdn._utils.compat import adam
+from skmdn.distributed import ALONE
 from skmdn.nn import MixtureDensityNetwork, mixture_nll
 from skmdn.nn.backprop import Backpropagation
-from skmdn.nn.likelihood import Calibration
 
 SETTINGS = {
     "learning_rate_init": 1e-2,
@@ -33,6 +33,8 @@ SETTINGS = {
     "n_iter_no_change": 3,
     "max_grad_norm": None,
     "verbose": False,
+    "n_epochs_of_choice": 2,
+    "n_epochs_per_score": 1,
 }
 
 
@@ -186,50 +188,86 @@ def make_held_out(n=40, n_lists=1, weight=None, seed=5):
     rows = make_rows(n, n_lists, weight, seed)
     weight = torch.ones(n, dtype=torch.float64) if weight is None else weight
     rows = ScaledRows(rows.X, rows.y, weight)
-    return HeldOutScore(ListedRows.for_scoring(rows, every_row(n, n_lists)))
+    return ListedRows.for_scoring(rows, every_row(n, n_lists))
 
 
 def test_held_out_score_is_the_mean_log_likelihood_of_the_calibrated_pool(monkeypatch):
     monkeypatch.setattr(early_stopping, "EVALUATION_ROWS", 7)
     weight = torch.rand(40, generator=torch.Generator().manual_seed(1)).double()
-    network, held_out = make_loop(n_members=3).network, make_held_out(weight=weight)
-    calibration, score = held_out.score(network, Calibration())
-    network.head.calibrate_(calibration)
-    nll = mixture_nll(*network(held_out.rows.X), held_out.rows.y).detach()
+    loop, held_out = make_loop(n_members=3), make_held_out(weight=weight)
+    stack = Stack(loop, {"one": 3}, None, torch.zeros(1, 3, dtype=torch.int64), 1)
+    (contender,) = stack.contenders
+    terms = stack.terms(held_out)
+    calibration, score, log_density = contender.score(terms, held_out, ALONE)
+    assert any(calibration)
+    loop.network.head.calibrate_([calibration] * 3)
+    nll = mixture_nll(*loop.network(held_out.X), held_out.y).detach()
     pooled = nll.neg().exp().mean(0).log().numpy()
+    assert_allclose(log_density[0], pooled, rtol=1e-3)
     assert_allclose(score, np.average(pooled, weights=weight), rtol=1e-4)
+
+
+def test_kinds_of_a_stack_are_scored_on_their_own():
+    """Each by the cases of its members: pairs of a member and a fold it holds out."""
+    loop, rows = make_loop(n_members=5), make_rows(30, 1)
+    index = torch.arange(30).view(3, 10)
+    weight = torch.rand(3, 10, generator=torch.Generator().manual_seed(1)).double()
+    held_out = ListedRows(rows.X, rows.y, index, weight, 10)
+    own = torch.tensor([0, 1, 2, 0, 1])
+    folds = torch.stack([own, (own + 1) % 3])
+    stack = Stack(loop, {"first": 3, "second": 2}, None, folds, 3)
+    terms = held_out_terms(loop.network, folds, held_out)
+    nll = mixture_nll(*loop.network(held_out.X), held_out.y)[..., index].detach()
+    cases = zip(folds.flatten(), [*range(5)] * 2, strict=True)
+    for case, (fold, member) in enumerate(cases):
+        found = terms.select(torch.tensor([case])).log_density(1)[0]
+        assert_allclose(found, -nll[member, fold], rtol=1e-4, atol=1e-5)
+    first, second = stack.contenders
+    assert (first.members, second.members) == (slice(0, 3), slice(3, 5))
+    settings = TrainingSettings(**SETTINGS)
+    stack.update(held_out, ALONE, settings, cost=0.25)
+    for item in (first, second):
+        of_cases = terms.select(item.cases).calibrated(item.calibration, 1)
+        case_folds = folds[:, item.members].flatten()
+        assert torch.equal(item.pooling.fold, case_folds)
+        assert torch.equal(folds.flatten()[item.cases], case_folds)
+        p = of_cases.log_density(1).exp()
+        pooled = [p[case_folds == fold].mean(0).log() for fold in range(3)]
+        expected = torch.stack(pooled) - 0.25
+        assert_allclose(item.log_density, expected, rtol=1e-4, atol=1e-5)
+        mean = np.average(expected, weights=weight)
+        assert_allclose(item.best.score, mean, atol=1e-4)
+        assert item.cost == 0.25
+        assert torch.equal(item.best.values, loop.values[item.members])
+    # A worse epoch changes nothing that is kept.
+    kept = first.log_density.clone(), first.best.score
+    loop.values.mul_(3)
+    stack.update(held_out, ALONE, settings, cost=0.25, n_epochs=4)
+    assert torch.equal(first.log_density, kept[0])
+    assert first.best.score == kept[1]
+    assert first.best.stale == 4
+    assert not torch.equal(first.best.values, loop.values[first.members])
+    first.charge(0.5)
+    assert_allclose(first.best.score, kept[1] - 0.5)
+    assert_allclose(first.log_density, kept[0] - 0.5)
 
 
 def test_of_many_held_out_rows_evenly_spread_ones_are_read(monkeypatch):
     monkeypatch.setattr(batches_module, "MOST_HELD_OUT_ROWS", 8)
-    assert make_held_out(n_lists=2).rows.index.tolist() == [[0, 10, 20, 30]] * 2
-
-
-def test_calibrations_of_all_members_go_past_those_of_a_fold():
-    loop = make_loop(n_members=6, max_iter=60, learning_rate_init=0.1)
-    held_out = make_held_out(n_lists=2)
-    for epoch in range(60):
-        loop.run_epoch(make_rows(n_members=6), epoch)
-    of_fold, of_all = held_out.calibrations(loop.network)
-    rows = held_out.rows
-    alone = HeldOutScore(
-        replace(rows, index=rows.index[[0, 1] * 3], weight=rows.weight[[0, 1] * 3])
-    )
-    of_one, same = alone.calibrations(loop.network)
-    assert of_one == same
-    assert_allclose(of_fold, held_out.score(loop.network, of_one)[0], atol=1e-4)
-    assert_allclose(of_all, extrapolate(of_one, of_fold, 3, 6), atol=1e-4)
-    assert of_one.log_sharpness < of_fold.log_sharpness < of_all.log_sharpness
+    assert make_held_out(n_lists=2).index.tolist() == [[0, 10, 20, 30]] * 2
 
 
 def test_best_counts_epochs_without_progress_in_nats():
-    best, stale = EarlyStopping(torch.zeros(1), score=0.0), []
+    best, stale, is_best = EarlyStopping(torch.zeros(1), score=0.0), [], []
     for epoch, score in enumerate([-1.0, 0.05, 0.3, float("nan"), 0.2], start=1):
-        best.update(score, torch.tensor([epoch]), tol=0.1, keep_last=False)
+        is_best.append(best.update(score, torch.tensor([epoch]), tol=0.1))
         stale.append(best.stale)
     # 0.05 is better, but no progress.
     assert stale == [1, 2, 0, 1, 2]
+    assert is_best == [False, True, True, False, False]
     assert (best.score, best.values) == (0.3, 3.0)
+    best.update(0.1, torch.tensor([9]), tol=0.1, n_epochs=5)
+    assert best.stale == 7
 
 
 @pytest.mark.parametrize("spoiled", ["losses", "gradient", "values"])
@@ -312,3 +350,28 @@ def test_optimiser_continues_from_its_moments():
     through.run_epoch(rows, 1)
     resumed.run_epoch(rows, 1)
     assert_allclose(values_of(resumed), values_of(through), rtol=1e-6)
+
+
+# -- settings ----------------------------------------------------------------------
+
+
+PARAMETERS = SETTINGS.keys() - {"n_epochs_of_choice", "n_epochs_per_score"}
+
+
+def resolve(n_rows, **params):
+    auto = dict.fromkeys(("batch_size", "max_iter", "n_iter_no_change"), "auto")
+    params = {k: v for k, v in (SETTINGS | auto | params).items() if k in PARAMETERS}
+    return TrainingSettings.resolve(params, n_rows)
+
+
+@pytest.mark.parametrize("warmup_iter", [0, 3, 100])
+@pytest.mark.parametrize("max_iter", ["auto", 101, 400])
+@pytest.mark.parametrize("n_rows", [10, 1000, 10**6])
+def test_kinds_are_compared_early_but_after_the_warmup(n_rows, max_iter, warmup_iter):
+    if max_iter == "auto":
+        warmup_iter = min(warmup_iter, 19)
+    settings = resolve(n_rows, max_iter=max_iter, warmup_iter=warmup_iter)
+    n_left = settings.max_iter - warmup_iter
+    n_compared = settings.n_epochs_of_choice - warmup_iter
+    assert 1 <= n_compared <= int(np.ceil(n_left / 4))
+    assert settings.n_epochs_per_score >= 1

@@ -1,0 +1,253 @@
+"""Networks at the start of their kinds, in stacks that are trained on rows of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+import numpy as np
+import torch
+
+from skmdn._data.folds import MAX_FOLDS, RowLists, every_row, folds_of, without_next
+from skmdn._data.notices import FEW_ROWS, effective_rows
+from skmdn._data.rows import Rows, UniqueRows
+from skmdn._data.scaling import ScaledRows
+from skmdn._fit.prepare import FitData
+from skmdn._training.batches import ListedRows
+from skmdn._training.initialization import (
+    LinearModels,
+    quantile_bins,
+    start_at_linear_models,
+    unconditional_mixtures,
+)
+from skmdn._training.kinds import MOST_BINS, Kind, competing_kinds
+from skmdn._training.loop import TrainingLoop
+from skmdn._training.optimizer import FlatParameters
+from skmdn._training.stack import Stack, member_folds
+from skmdn._utils.arrays import draw_seed, make_generator
+from skmdn.nn.embeddings import Bins, BinsEmbedding
+from skmdn.nn.network import MixtureDensityNetwork
+
+
+class StackBuilder:
+    """Build networks of the kinds of a fit, and list the rows that they use.
+
+    Parameters
+    ----------
+    data : FitData
+    folds : tuple of RowLists, or None
+        Rows to train on and to hold out, for each fold.
+    generator : torch.Generator
+        Source of initial networks, on the CPU; the same on all ranks.
+
+    Attributes
+    ----------
+    kinds : dict of Kind
+        Kinds that compete, or the only one.
+    held_out : ListedRows or None
+        Rows on which they are compared.
+    n_folds : int
+        Number of lists of these rows; 1 without any.
+    n_held_out : int
+        Folds that a member holds out, beginning at its own.
+    training_generator : torch.Generator
+        Source of batches and dropout masks.
+    """
+
+    def __init__(
+        self,
+        data: FitData,
+        folds: tuple[RowLists, RowLists] | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.data = data
+        self.folds = folds
+        self.generator = self.training_generator = generator
+        if data.device.type != "cpu" or data.ranks.size > 1:
+            # The seed is that of a copy: networks start alike on any number of ranks.
+            copied = torch.Generator(device="cpu")
+            copied.set_state(generator.get_state())
+            self.training_generator = make_generator(
+                draw_seed(copied), stream=data.ranks.rank, device=data.device
+            )
+        self.rows = self._scaled(data.rows)
+        self.n_folds = 1 if folds is None else len(folds[1].rows)
+        self.held_out = self._held_out_rows()
+        self.n_effective = effective_rows(data.rows.weight, data.ranks)
+        self.kinds = dict(data.kinds)
+        self.bins: Bins | None = None
+        if len(self.kinds) > 1:
+            self.kinds = self._possible_kinds()
+        if "bins" in self.kinds:
+            self.bins = quantile_bins(self.rows, data.ranks)
+            if len(self.kinds) > 1 and len(self.bins.feature) > MOST_BINS:
+                del self.kinds["bins"]
+        is_choice = len(self.kinds) > 1 and self.n_folds > 2
+        self.n_held_out = 2 if is_choice else 1
+
+    def _possible_kinds(self) -> dict[str, Kind]:
+        """Return the kinds among which these rows can decide."""
+        data = self.data
+        if self.held_out is None:
+            n_features = data.given.X.shape[1]
+            return competing_kinds(data.params, n_features, can_choose=False)
+        if self.is_linear:
+            return {"linear": self.kinds["linear"]}
+        return self.kinds
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the linear model stays as it starts.
+
+        No kind and no number of epochs is chosen reliably by few rows.
+        """
+        return self.n_effective < FEW_ROWS and "linear" in self.kinds
+
+    @property
+    def group_size(self) -> int:
+        """Number of members of a kind that hold out every row once."""
+        most = min(self.data.n_members, MAX_FOLDS)
+        return self.n_folds if self.n_folds > 1 else most
+
+    # -- stacks ------------------------------------------------------------------
+
+    def first_stacks(self) -> list[Stack]:
+        """Build the networks to continue, or those of all kinds."""
+        data = self.data
+        if data.start is not None:
+            networks = zip(data.start.pool, data.start.sizes, strict=True)
+            return [self._stack(deepcopy(network), size) for network, size in networks]
+        size = data.n_members if len(self.kinds) == 1 else self.group_size
+        return self.new_stacks(dict.fromkeys(self.kinds, size))
+
+    def new_stacks(self, sizes: Mapping[str, int]) -> list[Stack]:
+        """Build stacks of kinds, which share one if they have the same embedding.
+
+        Parameters
+        ----------
+        sizes : mapping
+            Number of members of each kind.
+        """
+        groups: dict[str | None, dict[str, int]] = {}
+        for name, size in sizes.items():
+            groups.setdefault(self.kinds[name].embedding, {})[name] = size
+        return [self._stack(self._network(group), group) for group in groups.values()]
+
+    def continued(self, stack: Stack, sizes: Mapping[str, int]) -> Stack:
+        """Build a stack of other sizes, in which the members of a stack go on.
+
+        Its best weights are those of the members that go on, and the start of others.
+        """
+        network = self._network(sizes)
+        values = FlatParameters(network).values
+        order, old_order = network.head.order, stack.loop.network.head.order
+        at_present = values.clone()
+        start = 0
+        kept = [item for item in stack.contenders if item.kind in sizes]
+        for item in kept:
+            n_members = min(item.n_members, sizes[item.kind])
+            here = slice(start, start + n_members)
+            there = slice(item.members.start, item.members.start + n_members)
+            values[here] = item.best.values[:n_members].cpu()
+            at_present[here] = stack.loop.values[there].cpu()
+            if order is not None and old_order is not None:
+                order[here] = old_order[there].cpu()
+            start += sizes[item.kind]
+        new = self._stack(network, sizes)
+        for before, item in zip(kept, new.contenders, strict=True):
+            item.charge(before.cost)
+        new.loop.values.copy_(at_present)
+        return new
+
+    def _stack(self, network: MixtureDensityNetwork, sizes: Mapping[str, int]) -> Stack:
+        """Prepare networks for training, and score their start."""
+        data, fold = self.data, member_folds(sizes, self.n_folds)
+        lists = RowLists(*(part[fold] for part in self._training_lists()))
+        rows = ListedRows.for_training(self.rows, lists, data.ranks)
+        network = network.to(data.device, torch.float32)
+        loop = TrainingLoop(network, data.settings, self.training_generator, data.ranks)
+        further = torch.arange(self.n_held_out, device="cpu")[:, None]
+        folds = (fold + further) % self.n_folds
+        stack = Stack(loop, sizes, rows, folds, self.n_folds)
+        if self.held_out is not None:
+            stack.update(self.held_out, data.ranks, data.settings, cost=0.0)
+        return stack
+
+    # -- networks ----------------------------------------------------------------
+
+    def _network(self, sizes: Mapping[str, int]) -> MixtureDensityNetwork:
+        """Build networks at the start of their kinds."""
+        kinds = [self.kinds[name] for name in sizes]
+        scales = torch.tensor(
+            [kind.frequency_scale for kind in kinds], dtype=torch.float32, device="cpu"
+        )
+        n_each = torch.tensor(list(sizes.values()), dtype=torch.int64, device="cpu")
+        is_bins = kinds[0].embedding == "bins"
+        network = MixtureDensityNetwork(
+            **self.data.structure,
+            n_members=sum(sizes.values()),
+            embedding=kinds[0].embedding,
+            frequency_scale=scales.repeat_interleave(n_each).tolist(),
+            n_bins=len(self.bins.feature) if is_bins and self.bins is not None else 0,
+            has_skip=any(kind.is_linear for kind in kinds),
+            generator=self.generator,
+        )
+        if isinstance(network.embedding, BinsEmbedding) and self.bins is not None:
+            network.embedding.set_bins(self.bins)
+        start = 0
+        for kind, size in zip(kinds, sizes.values(), strict=True):
+            self._start(network, slice(start, start + size), kind)
+            start += size
+        return network
+
+    def _start(
+        self, network: MixtureDensityNetwork, members: slice, kind: Kind
+    ) -> None:
+        """Set members to the linear model, or to the mixture of y alone."""
+        data, n_members = self.data, members.stop - members.start
+        if kind.is_linear:
+            models = LinearModels.fit(self.rows, self._training_lists(), data.ranks)
+            models = models.of(folds_of(n_members, self.n_folds))
+            start_at_linear_models(network, members, models, self.generator)
+            return
+        mixtures = unconditional_mixtures(
+            # Rounded to float32, as in training, because ties influence the clusters.
+            data.target.transform(data.rows.y).float().double().numpy(),
+            data.rows.weight,
+            data.structure["n_components"],
+            n_members,
+            seed=draw_seed(self.generator, 2**32),
+            ranks=data.ranks,
+        )
+        network.head.start_at(members, *mixtures)
+
+    # -- rows --------------------------------------------------------------------
+
+    def _training_lists(self) -> RowLists:
+        """List the rows to train on, for each fold."""
+        if self.folds is None:
+            return every_row(len(self.rows.y), 1)
+        trains, held_out = self.folds
+        return trains if self.n_held_out == 1 else without_next(held_out)
+
+    def _held_out_rows(self) -> ListedRows | None:
+        data = self.data
+        if self.folds is not None:
+            return ListedRows.for_scoring(self.rows, self.folds[1], data.ranks)
+        if data.validation is None:
+            return None
+        rows = self._scaled(as_unique(data.validation))
+        lists = every_row(len(rows.y), 1)
+        return ListedRows.for_scoring(rows, lists, data.ranks)
+
+    def _scaled(self, rows: UniqueRows) -> ScaledRows:
+        data = self.data
+        return ScaledRows.of(
+            rows, data.features, data.target, torch.float32, data.device
+        )
+
+
+def as_unique(rows: Rows) -> UniqueRows:
+    """Return rows as they are, without merging equal ones."""
+    positions = np.arange(len(rows.y))
+    return UniqueRows(rows.X, rows.y, rows.weight, positions, positions)

@@ -1,0 +1,134 @@
+"""The networks of a fit as one calibrated density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skmdn._training.batches import ListedRows
+from skmdn._training.calibration import calibrate, extrapolate
+from skmdn._training.early_stopping import held_out_terms
+from skmdn._training.pooling import Pooling, stack_weights
+from skmdn._training.stack import Stack
+from skmdn.distributed import Ranks
+from skmdn.nn.likelihood import Calibration, Terms
+from skmdn.nn.pool import NetworkPool
+
+
+@dataclass(frozen=True)
+class PooledNetworks:
+    """Networks at their best weights, and their calibrations.
+
+    Parameters
+    ----------
+    pool : NetworkPool
+    sizes : list of dict
+        Members of each kind, for each network of the pool.
+    of_fold, of_all : list of Calibration
+        Of each member where only those that hold a row out are pooled, and where all
+        are.
+    scores : dict of float
+        Mean held-out log-likelihood of each kind, in nats, less the cost of training.
+    score : float
+        That of the pool; minus infinity without held-out rows.
+    """
+
+    pool: NetworkPool
+    sizes: list[dict[str, int]]
+    of_fold: list[Calibration]
+    of_all: list[Calibration]
+    scores: dict[str, float]
+    score: float
+
+
+def pool_last_weights(
+    stacks: Sequence[Stack], weights: Tensor | None = None
+) -> PooledNetworks:
+    """Pool networks without held-out rows, and so without calibration."""
+    pool = NetworkPool([stack.best_network() for stack in stacks], weights)
+    neutral = [Calibration()] * pool.n_members
+    sizes = [stack.sizes for stack in stacks]
+    return PooledNetworks(pool, sizes, neutral, neutral, {}, -math.inf)
+
+
+def pool_best_weights(
+    stacks: Sequence[Stack], rows: ListedRows, ranks: Ranks
+) -> PooledNetworks:
+    """Weight and calibrate the best weights of all kinds by held-out rows.
+
+    Each kind is calibrated first, then weighted by the likelihood of the mixture of
+    all; and then the mixture is calibrated as a whole.
+    """
+    networks = [stack.best_network() for stack in stacks]
+    n_outputs = rows.y.shape[1]
+    contenders = [item for stack in stacks for item in stack.contenders]
+    own: list[Calibration] = []
+    parts, log_densities, scores = [], [], {}
+    for stack, network in zip(stacks, networks, strict=True):
+        terms = held_out_terms(network, stack.folds, rows)
+        for item in stack.contenders:
+            calibration, score, log_density = item.score(terms, rows, ranks)
+            scores[item.kind] = score - item.cost
+            log_densities.append(log_density - item.cost)
+            of_kind = terms.select(item.cases).calibrated(calibration, n_outputs)
+            parts.append(of_kind)
+            own += [calibration] * item.n_members
+    weights, _ = stack_weights(log_densities, rows.weight, ranks)
+    shares = _shares(weights, [item.n_members for item in contenders])
+    of_cases = _shares(weights, [len(item.cases) for item in contenders])
+    fold = torch.cat([item.pooling.fold for item in contenders])
+    pooling = Pooling.of(fold, len(rows.index), of_cases)
+    terms = Terms(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    n_all = float(1 / shares.square().sum())
+    of_fold, of_all, score = _calibrations(terms, pooling, n_all, rows, ranks)
+    return PooledNetworks(
+        NetworkPool(networks, shares),
+        [stack.sizes for stack in stacks],
+        [calibration.then(of_fold) for calibration in own],
+        [calibration.then(of_all) for calibration in own],
+        scores,
+        score,
+    )
+
+
+def _shares(weights: NDArray[np.float64], counts: Sequence[int]) -> Tensor:
+    """Distribute the weight of each kind over its members or cases."""
+    n_each = torch.tensor(counts, dtype=torch.int64, device="cpu")
+    return torch.from_numpy(weights / counts).repeat_interleave(n_each)
+
+
+def _calibrations(
+    terms: Terms, pooling: Pooling, n_all: float, rows: ListedRows, ranks: Ranks
+) -> tuple[Calibration, Calibration, float]:
+    """Calibrate the members that hold out a row, and all members.
+
+    Parameters
+    ----------
+    terms : Terms
+        Of all cases.
+    pooling : Pooling
+    n_all : float
+        Effective number of all members.
+    rows : ListedRows
+    ranks : Ranks
+
+    Returns
+    -------
+    of_fold, of_all : Calibration
+    score : float
+        Mean log-likelihood under the former, in nats.
+    """
+    n_outputs, n_pooled = rows.y.shape[1], pooling.effective_size
+    start = Calibration()
+    pooled, score = calibrate(terms, rows.weight, pooling, n_outputs, start, ranks)
+    if not 1 < n_pooled < n_all:
+        return pooled, pooled, score
+    weight = rows.weight[pooling.fold] * pooling.log_weights.exp()[:, None]
+    alone, _ = calibrate(terms, weight, pooling.alone(), n_outputs, pooled, ranks)
+    return pooled, extrapolate(alone, pooled, n_pooled, n_all), score

@@ -1,0 +1,251 @@
+"""Kinds of networks that compete in a fit, until held-out likelihood decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skmdn._data.folds import RowLists
+from skmdn._fit.building import StackBuilder
+from skmdn._fit.pooling import (
+    PooledNetworks,
+    pool_best_weights,
+    pool_last_weights,
+)
+from skmdn._fit.prepare import FitData
+from skmdn._training.pooling import apportion, stack_weights
+from skmdn._training.stack import Contender, Stack
+from skmdn.nn.likelihood import Terms
+
+# Held-out log-likelihood that training has to gain over the start, in nats over all
+# rows: with few rows, the best of many epochs is better than the start by chance.
+TRAINING_COST = 16.0
+# Weights after an epoch serve its score only.
+EM_STEPS_PER_EPOCH = 10
+
+
+class Portfolio:
+    """Stacks of networks in training, and the choice among their kinds.
+
+    Parameters
+    ----------
+    data : FitData
+    folds : tuple of RowLists, or None
+        Rows to train on and to hold out, for each fold.
+    generator : torch.Generator
+        Source of initial networks, batches and dropout masks.
+
+    Attributes
+    ----------
+    stacks : list of Stack
+    is_narrow : bool
+        Whether the choice is made.
+    scores : dict of float
+        Score of each kind at the choice, less the cost of training.
+    """
+
+    def __init__(
+        self,
+        data: FitData,
+        folds: tuple[RowLists, RowLists] | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.data = data
+        self.builder = StackBuilder(data, folds, generator)
+        self.held_out = self.builder.held_out
+        self.cost = TRAINING_COST / self.builder.n_effective
+        self.is_narrow = len(self.builder.kinds) == 1 or data.start is not None
+        self.scores: dict[str, float] = {}
+        self.stacks = self.builder.first_stacks()
+        densities = (item.log_density for item in self.contenders)
+        self.score = self._stacked_score([x for x in densities if x is not None])
+
+    @property
+    def contenders(self) -> list[Contender]:
+        """Kinds in training, stack by stack."""
+        return [item for stack in self.stacks for item in stack.contenders]
+
+    @property
+    def active(self) -> list[Stack]:
+        """Stacks that have not diverged."""
+        return [stack for stack in self.stacks if not stack.has_diverged]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether further epochs are of no use."""
+        if self.builder.is_linear and self.data.start is None:
+            return True
+        return self.is_narrow and self.stale >= self.data.settings.n_iter_no_change
+
+    @property
+    def stale(self) -> int:
+        """Number of epochs without progress of any kind."""
+        return min(
+            (item.best.stale for stack in self.active for item in stack.contenders),
+            default=0,
+        )
+
+    def in_unit_of_y(self, score: float) -> float:
+        """Convert the mean log-likelihood of standardised rows, in nats."""
+        return score - self.data.target.log_scale
+
+    # -- epochs ------------------------------------------------------------------
+
+    def update(self, n_epochs: int, score: float) -> float:
+        """Record the best weights after an epoch; return the score of the pool.
+
+        Parameters
+        ----------
+        n_epochs : int
+            Epochs run, this one included.
+        score : float
+            That of an epoch without held-out rows.
+        """
+        settings, rows, ranks = self.data.settings, self.held_out, self.data.ranks
+        is_warm = n_epochs > settings.warmup_iter
+        if rows is None:
+            for stack in self.active:
+                stack.keep(score, settings.tol, is_recorded=is_warm)
+            return score
+        is_choice = n_epochs == settings.n_epochs_of_choice and not self.is_narrow
+        n_since = n_epochs % settings.n_epochs_per_score
+        if n_since and not is_choice and n_epochs < settings.max_iter:
+            return self.score
+        log_densities: list[Tensor] = []
+        for stack in self.active:
+            log_densities += stack.update(
+                rows,
+                ranks,
+                settings,
+                self.cost,
+                n_since or settings.n_epochs_per_score,
+                is_recorded=is_warm,
+            )
+        self.score = self._stacked_score(log_densities)
+        return self.score
+
+    def _stacked_score(self, log_densities: Sequence[Tensor]) -> float:
+        """Compute the score of weighted kinds, after few steps of EM."""
+        if self.held_out is None:
+            return -math.inf
+        weight, ranks = self.held_out.weight, self.data.ranks
+        return stack_weights(log_densities, weight, ranks, EM_STEPS_PER_EPOCH)[1]
+
+    # -- choice ------------------------------------------------------------------
+
+    def narrow(self, *, with_new: bool = True) -> str:
+        """Keep the kinds with the largest weights, and share the members among them.
+
+        Members go on from where they stand. If the share of a kind is larger than the
+        number of its members, new ones join them.
+
+        Returns
+        -------
+        report : str
+            What was kept, and why.
+        """
+        builder, contenders = self.builder, self.contenders
+        weights = self._weights()
+        n_groups, n_left = divmod(self.data.n_members, builder.group_size)
+        groups = apportion(weights, n_groups)
+        if not with_new:
+            groups, n_left = np.minimum(groups, 1), 0
+        seats = groups * builder.group_size
+        seats[np.argmax(weights)] += n_left
+        self.scores = {item.kind: item.best.score for item in contenders}
+        of_kind = {
+            item.kind: int(n) for item, n in zip(contenders, seats, strict=True) if n
+        }
+        report = ", ".join(
+            f"{item.kind} {self.in_unit_of_y(item.best.score):.4f} "
+            f"(weight {weight:.2f}, {of_kind.get(item.kind, 0)} networks)"
+            for item, weight in zip(contenders, weights, strict=True)
+        )
+        self.is_narrow, builder.n_held_out = True, 1
+        self.stacks = [
+            builder.continued(stack, sizes)
+            for stack in self.stacks
+            if (sizes := {k: of_kind[k] for k in stack.sizes if k in of_kind})
+        ]
+        return f"Networks that go on: {report}"
+
+    def _weights(self) -> NDArray[np.float64]:
+        """Compute the weight of each kind if all members were of this kind."""
+        assert self.held_out is not None
+        log_densities: list[Tensor] = []
+        for stack in self.stacks:
+            present = stack.loop.values.clone()
+            stack.loop.values.copy_(stack.best_values())
+            terms = stack.terms(self.held_out)
+            stack.loop.values.copy_(present)
+            for item in stack.contenders:
+                assert item.log_density is not None
+                gain = self._gain_of_pooling(item, terms)
+                log_densities.append(item.log_density + gain)
+        return stack_weights(log_densities, self.held_out.weight, self.data.ranks)[0]
+
+    def _gain_of_pooling(self, item: Contender, terms: Terms) -> float:
+        """Estimate the log-likelihood that all members gain over those of a row.
+
+        That of a pool of G members is about linear in 1/G. Two members for each row,
+        and each alone, give its value at the number of members that will predict.
+        Without this, kinds would be preferred whose members agree.
+        """
+        n_pooled, n_all = item.pooling.effective_size, self.data.n_members
+        if not 1 < n_pooled < n_all or self.builder.n_folds == 1:
+            return 0.0
+        assert self.held_out is not None
+        rows, ranks = self.held_out, self.data.ranks
+        _, pooled, _ = item.score(terms, rows, ranks)
+        alone = item.score_alone(terms, rows, ranks)
+        return (1 / n_pooled - 1 / n_all) / (1 - 1 / n_pooled) * (pooled - alone)
+
+    # -- result ------------------------------------------------------------------
+
+    def pooled(self) -> PooledNetworks:
+        """Pool the best weights of all networks, and calibrate them together."""
+        if self.held_out is not None:
+            return pool_best_weights(self.stacks, self.held_out, self.data.ranks)
+        start = self.data.start
+        weights = None if start is None else start.pool.log_weights.exp()
+        return pool_last_weights(self.stacks, weights)
+
+    # -- state -------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Copy all that changes from epoch to epoch, of all ranks."""
+        generator = self.builder.training_generator.get_state().numpy()
+        state: dict[str, Any] = {
+            "generators": self.data.ranks.all_gather(generator),
+            "is_narrow": self.is_narrow,
+            "kinds": [item.kind for item in self.contenders],
+            "n_members": [item.n_members for item in self.contenders],
+            "scored_kinds": list(self.scores),
+            "scores_of_kinds": list(self.scores.values()),
+            "score": self.score,
+        }
+        for number, stack in enumerate(self.stacks):
+            state |= stack.state(f"{number}.")
+        return state
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue from a `state`."""
+        if bool(state["is_narrow"]) and not self.is_narrow:
+            self.is_narrow, self.builder.n_held_out = True, 1
+            kinds, sizes = state["kinds"].tolist(), state["n_members"].tolist()
+            self.stacks = self.builder.new_stacks(dict(zip(kinds, sizes, strict=True)))
+        kinds, scores = state["scored_kinds"], state["scores_of_kinds"]
+        self.scores = dict(zip(kinds.tolist(), scores.tolist(), strict=True))
+        self.score = float(state["score"])
+        for number, stack in enumerate(self.stacks):
+            stack.load(state, f"{number}.")
+        generators, ranks = state["generators"], self.data.ranks
+        if len(generators) == ranks.size:
+            generator = torch.from_numpy(generators[ranks.rank])
+            self.builder.training_generator.set_state(generator)
