@@ -91,12 +91,12 @@ class StackBuilder:
         if self.held_out is None:
             n_features = data.given.X.shape[1]
             return competing_kinds(data.params, n_features, can_choose=False)
-        if self.is_linear:
+        if self.keeps_start:
             return {"linear": self.kinds["linear"]}
         return self.kinds
 
     @property
-    def is_linear(self) -> bool:
+    def keeps_start(self) -> bool:
         """Whether the linear model stays as it starts.
 
         No kind and no number of epochs is chosen reliably by few rows.

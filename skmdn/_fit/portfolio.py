@@ -79,7 +79,7 @@ class Portfolio:
     @property
     def is_over(self) -> bool:
         """Whether further epochs are of no use."""
-        if self.builder.is_linear and self.data.start is None:
+        if self.builder.keeps_start and self.data.start is None:
             return True
         return self.is_narrow and self.stale >= self.data.settings.n_iter_no_change
 

@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from skmdn._data.folds import RowLists, evenly
+from skmdn._data.robust import weighted_quantiles
 from skmdn._data.scaling import ScaledRows, bounded_weight
 from skmdn._utils.threads import openmp_limits
 from skmdn.distributed import ALONE, Ranks
@@ -265,10 +266,7 @@ def quantile_bins(rows: ScaledRows, ranks: Ranks = ALONE) -> Bins:
     levels = np.linspace(0, 1, BINS_PER_FEATURE + 1)
     features, lower, width = [], [], []
     for j, column in enumerate(X.T):
-        order = np.argsort(column)
-        below = np.cumsum(weight[order])
-        place = np.searchsorted(below, levels * below[-1])
-        edges = np.unique(column[order[np.minimum(place, len(order) - 1)]])
+        edges = np.unique(weighted_quantiles(column, weight, levels))
         features.append(np.full(len(edges) - 1, j))
         lower.append(edges[:-1])
         width.append(np.diff(edges))
