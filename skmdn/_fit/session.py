@@ -130,8 +130,6 @@ class FitSession:
         self.portfolio = Portfolio(data, self.folds, generator)
         self.history = History()
         self.is_stopped = self.has_diverged = False
-        if self.is_speaking and not self.portfolio.is_narrow:
-            print(f"Kinds that compete: {', '.join(self.portfolio.builder.kinds)}")
 
     # -- start -------------------------------------------------------------------
 
@@ -203,6 +201,8 @@ class FitSession:
         """
         take_share()
         portfolio, settings = self.portfolio, self.data.settings
+        if self.is_speaking and not self.history.losses and not portfolio.is_narrow:
+            print(f"Kinds that compete: {', '.join(portfolio.builder.kinds)}")
         losses, sizes = [], []
         for stack in portfolio.active:
             loss = stack.loop.run_epoch_with_rollback(stack.rows, self.n_epochs)

@@ -115,6 +115,9 @@ MOST_LINEAR_ROWS = 2**15
 # Of the variance of the residuals; the means of the components differ by the rest, so
 # that training can tell them apart.
 COMPONENT_SHARE = 0.9
+# Linear models predict up to a multiple of their largest distance from the intercept in
+# a training row: a + b / n, for few rows say little about how far new ones lie.
+REACH_OF_PREDICTIONS = 1.25, 10.0
 # Shrinks the initial weights of the head, which would otherwise add noise of the size
 # of the residuals.
 LINEAR_HEAD_GAIN = 0.01
@@ -124,12 +127,14 @@ class LinearModels(NamedTuple):
     """Linear models of y with Gaussian residuals, one for each fold.
 
     Shapes: coefficients (n_folds, n_features, d), intercept (n_folds, d), covariance of
-    the residuals of new rows (n_folds, d, d).
+    the residuals of new rows (n_folds, d, d), largest distance of a prediction from the
+    intercept (n_folds, d).
     """
 
     coefficients: Tensor
     intercept: Tensor
     covariance: Tensor
+    reach: Tensor
 
     def of(self, fold: Tensor) -> LinearModels:
         """Return those of some folds."""
@@ -156,7 +161,14 @@ class LinearModels(NamedTuple):
             X = X.clamp(-LINEAR_REACH, LINEAR_REACH)
             table = torch.cat([torch.ones_like(y[:, :1]), X, y], dim=1).cpu().double()
             products = ranks.sum(table.T @ (weight[:, None] * table))
-            models.append(_ridge(products, X.shape[1], n_effective))
+            coefficients, intercept, covariance = _ridge(
+                products, X.shape[1], n_effective
+            )
+            distance = (X.cpu().double() @ coefficients).abs()[weight > 0]
+            with_zero = torch.cat([torch.zeros_like(intercept)[None], distance])
+            reach = torch.from_numpy(ranks.max(with_zero.amax(0)))
+            reach *= REACH_OF_PREDICTIONS[0] + REACH_OF_PREDICTIONS[1] / n_effective
+            models.append((coefficients, intercept, covariance, reach))
         return cls(*map(torch.stack, zip(*models, strict=True)))
 
 
@@ -224,7 +236,7 @@ def start_at_linear_models(
         One for each member.
     generator : torch.Generator
     """
-    network.set_skip(members, models.coefficients, models.intercept)
+    network.set_skip(members, models.coefficients, models.intercept, models.reach)
     covariance = models.covariance
     n_members, n_outputs = covariance.shape[:2]
     n_components = network.head.sizes[0]

@@ -20,7 +20,8 @@ from skmdn.nn.isolation import without_autocast
 from skmdn.nn.layers import MemberLinear, draw_dropout_mask
 from skmdn.nn.likelihood import Terms
 
-# Standard deviations from the mean up to which features count in the skip connection.
+# Standard deviations from the mean up to which features count in the skip connection,
+# and in the linear model that it adds: one row far out must not determine it.
 LINEAR_REACH = 3.0
 
 
@@ -96,6 +97,7 @@ class MixtureDensityNetwork(nn.Module):
 
     coefficients: Tensor
     intercept: Tensor
+    reach: Tensor
 
     def __init__(
         self,
@@ -152,11 +154,17 @@ class MixtureDensityNetwork(nn.Module):
         self.head = make_head(*sizes, covariance_type, rank, **options)
         self.has_skip = has_skip
         if has_skip:
-            for name, n_inputs in (("coefficients", n_features), ("intercept", 1)):
-                shape = n_members, n_inputs, n_outputs
-                zeros = torch.zeros(shape, dtype=torch.float32, device="cpu")
-                self.register_buffer(name, zeros)
+            self._build_skip()
         self._count_floats(max(widths))
+
+    def _build_skip(self) -> None:
+        """Add a linear function that is zero."""
+        arguments = self.arguments
+        inputs = {"coefficients": arguments["n_features"], "intercept": 1, "reach": 1}
+        for name, n_inputs in inputs.items():
+            shape = self.n_members, n_inputs, arguments["n_outputs"]
+            zeros = torch.zeros(shape, dtype=torch.float32, device="cpu")
+            self.register_buffer(name, zeros)
 
     def _count_floats(self, width: int) -> None:
         """Count the peak floats per row, which size the chunks of predictions.
@@ -239,25 +247,28 @@ class MixtureDensityNetwork(nn.Module):
         return self.head.terms(self.last_hidden(X), y)
 
     @torch.no_grad()
-    def set_skip(self, members: slice, coefficients: Tensor, intercept: Tensor) -> None:
+    def set_skip(
+        self, members: slice, coefficients: Tensor, intercept: Tensor, reach: Tensor
+    ) -> None:
         """Set the linear function of some members.
 
         Parameters
         ----------
         members : slice
         coefficients : Tensor of shape (n_members, n_features, d)
-        intercept : Tensor of shape (n_members, d)
+        intercept, reach : Tensor of shape (n_members, d)
+            The function stays within `reach` of the intercept: a linear function alone
+            has no bound far outside the training rows.
         """
         self.coefficients[members] = coefficients.to(self.coefficients)
         self.intercept[members, 0] = intercept.to(self.intercept)
+        self.reach[members, 0] = reach.to(self.reach)
 
     def shift(self, X: Tensor) -> Tensor:
-        """Compute what is added to all means, (n_members, n, d).
-
-        Features count up to `LINEAR_REACH`: a linear function has no bound far outside.
-        """
+        """Compute what is added to all means, (n_members, n, d)."""
         bounded = self.per_member(X).clamp(-LINEAR_REACH, LINEAR_REACH)
-        return torch.baddbmm(self.intercept, bounded, self.coefficients)
+        linear = torch.bmm(bounded, self.coefficients)
+        return self.intercept + linear.clamp(-self.reach, self.reach)
 
     def per_member(self, X: Tensor) -> Tensor:
         """Give every member the same rows, unless each has its own."""

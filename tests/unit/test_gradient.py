@@ -45,6 +45,7 @@ def check(*, loss="nll", **options):
         skip = (
             torch.randn(2, *size, generator=generator),
             torch.randn(2, size[1], generator=generator),
+            torch.rand(2, size[1], generator=generator),
         )
         network.set_skip(slice(2), *skip)
     X = torch.randn(2, 11, 3, generator=generator).double()

@@ -263,13 +263,16 @@ def test_a_skip_adds_a_linear_function_to_the_means(covariance_type):
     options = {"covariance_type": covariance_type, "n_members": 3}
     plain, network = make_network(**options), make_network(has_skip=True, **options)
     coefficients, intercept = normal(3, 3, 2, seed=1), normal(3, 2, seed=2)
+    reach = normal(3, 2, seed=4).abs() + 0.5
     X, y = normal(6, 3), normal(6, 2, seed=3)
     with torch.no_grad():
         before = plain(X)
         for part, same in zip(network(X), before, strict=True):
             assert torch.equal(part, same)  # zero at first
-        network.set_skip(slice(3), coefficients, intercept)
-        shift = torch.einsum("np,mpd->mnd", X, coefficients) + intercept[:, None]
+        network.set_skip(slice(3), coefficients, intercept, reach)
+        linear = torch.einsum("np,mpd->mnd", X, coefficients)
+        assert (linear.abs() > reach[:, None]).any()
+        shift = linear.clamp(-reach[:, None], reach[:, None]) + intercept[:, None]
         log_weights, means, factors = network(X)
         assert torch.equal(log_weights, before.log_weights)
         assert torch.equal(factors, before.precision_factors)
@@ -287,7 +290,7 @@ def test_a_skip_adds_a_linear_function_to_the_means(covariance_type):
 
 def test_a_skip_is_set_for_some_members():
     network = make_network(has_skip=True, n_members=3)
-    network.set_skip(slice(1, 2), normal(1, 3, 2), normal(1, 2))
+    network.set_skip(slice(1, 2), normal(1, 3, 2), normal(1, 2), torch.ones(1, 2))
     changed = [network.coefficients[m].any().item() for m in range(3)]
     assert changed == [False, True, False]
     assert [network.intercept[m].any().item() for m in range(3)] == changed
@@ -306,7 +309,7 @@ def make_pool(dtype=torch.float64, **options):
         make_network(1, n_members=1, embedding="bins", n_bins=2, **options),
         make_network(2, n_members=3, hidden_layer_sizes=(5,), **options),
     ]
-    networks[0].set_skip(slice(2), normal(2, 3, 2), normal(2, 2))
+    networks[0].set_skip(slice(2), normal(2, 3, 2), normal(2, 2), torch.ones(2, 2))
     networks[1].embedding.set_bins(bins)
     for network in networks:
         network.head.linear.weight.data.mul_(20)
