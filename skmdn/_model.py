@@ -236,6 +236,9 @@ class ConditionalModel:
 
 # -- states of estimators ------------------------------------------------------------
 
+# Bound of the features in networks up to form 3.
+FORMER_SATURATION = 5.0
+
 
 def pack_state(state: dict[str, Any]) -> dict[str, Any]:
     """Convert the state of an estimator to arrays and builtins, and seal it."""
@@ -272,7 +275,7 @@ def _with_portfolio(state: dict[str, Any]) -> dict[str, Any]:
     if "_model" not in state:
         return state
     model = dict(state["_model"])
-    structure = model.pop("structure")
+    structure = {"saturation": FORMER_SATURATION} | model.pop("structure")
     is_user_defined = structure["network"] is not None
     kind = USER_DEFINED if is_user_defined else SINGLE_KINDS[structure["embedding"]]
     n_members = structure["n_members"]

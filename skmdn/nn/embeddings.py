@@ -18,7 +18,7 @@ from torch import Tensor, nn
 # Cosines of each feature.
 N_FREQUENCIES = 4
 # Standard deviations from the mean at which a feature saturates.
-SATURATION = 5.0
+SATURATION = 3.5
 
 
 class Pass(Protocol):
@@ -46,10 +46,10 @@ class PeriodicEmbedding(nn.Module):
     provide them from the start. A cosine with a free phase spans the pair of sine and
     cosine of Gorishniy et al. (2022, section 3.3) with half the outputs.
 
-    Features are squashed by x / (1 + (x / 5)^4)^(1/4) first, a sharper form of the
-    smooth clipping of Holzmuller et al. (2024): it is the identity within 1 % up to two
-    standard deviations and bounded by five, so that a row far outside is treated as one
-    at the edge.
+    Features are squashed by x / (1 + (x / s)^4)^(1/4) first, with a saturation s of 3.5
+    standard deviations, a sharper form of the smooth clipping of Holzmuller et al.
+    (2024): it is the identity within 1 % up to 1.5 standard deviations and bounded by
+    s, so that a row far outside is treated as one at the edge.
 
     Shape: (n_members, n, n_features) -> (n_members, n, n_outputs), with `n_outputs`
     equal to n_features times (1 + number of frequencies).
@@ -60,6 +60,8 @@ class PeriodicEmbedding(nn.Module):
     frequency_scale : float or sequence of float, default=0.3
         Standard deviation of the initial frequencies, in periods per unit of the
         standardised feature; one for each member, or one for all.
+    saturation : float, default=3.5
+        Bound of the squashed features, in standard deviations.
     generator : torch.Generator
         Source of the initial frequencies and phases, on the CPU.
 
@@ -85,10 +87,12 @@ class PeriodicEmbedding(nn.Module):
         n_members: int,
         n_features: int,
         frequency_scale: float | Sequence[float] = 0.3,
+        saturation: float = SATURATION,
         *,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        self.saturation = saturation
         n_angles = n_features * N_FREQUENCIES
         self.n_outputs = n_features + n_angles
         shape = (n_members, 1, n_angles)
@@ -110,8 +114,8 @@ class PeriodicEmbedding(nn.Module):
         return embedded
 
     def squash(self, x: Tensor) -> Tensor:
-        """Bound features smoothly by `SATURATION`."""
-        quartic = (x / SATURATION).square().square().add_(1)
+        """Bound features smoothly."""
+        quartic = (x / self.saturation).square().square().add_(1)
         return x * quartic.rsqrt_().sqrt_()  # a general power would take longer
 
     def angles(self, x: Tensor) -> Tensor:
@@ -203,15 +207,48 @@ class BinsEmbedding(nn.Module):
         self.register_buffer("feature", index)
         self.register_buffer("lower", torch.zeros(n_bins, **options))
         self.register_buffer("width", torch.ones(n_bins, **options))
+        # First feature, the one after the last, and the number of intervals of each.
+        self.blocks: list[tuple[int, int, int]] = []
+        self._find_blocks()
 
     def set_bins(self, bins: Bins) -> None:
-        """Define the intervals."""
+        """Define the intervals, feature by feature."""
         for name, values in bins._asdict().items():
             getattr(self, name).copy_(values)
+        self._find_blocks()
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._find_blocks()
+
+    def _find_blocks(self) -> None:
+        """Group neighbouring features with equal numbers of intervals.
+
+        Views of a block repeat its features; selecting the feature of every interval
+        would take five times as long.
+        """
+        features, counts = self.feature.unique_consecutive(return_counts=True)
+        self.blocks = []
+        for feature, count in zip(features.tolist(), counts.tolist(), strict=True):
+            if self.blocks and self.blocks[-1][1:] == (feature, count):
+                start = self.blocks.pop()[0]
+            else:
+                start = feature
+            self.blocks.append((start, feature + 1, count))
 
     def forward(self, x: Tensor) -> Tensor:
-        taken = x.index_select(-1, self.feature)
-        return taken.sub_(self.lower).div_(self.width).clamp_(0, 1)
+        if not self.blocks:
+            return x[..., :0]
+        parts, begin = [], 0
+        for start, stop, count in self.blocks:
+            end = begin + (stop - start) * count
+            lower, width = (
+                part[begin:end].view(-1, count) for part in (self.lower, self.width)
+            )
+            part = (x[..., start:stop, None] - lower).div_(width).clamp_(0, 1)
+            parts.append(part.flatten(-2))
+            begin = end
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 def _periodic(
@@ -219,12 +256,9 @@ def _periodic(
     n_features: int,
     *,
     n_bins: int,
-    frequency_scale: float | Sequence[float],
-    generator: torch.Generator,
+    **options: Any,
 ) -> nn.Module:
-    return PeriodicEmbedding(
-        n_members, n_features, frequency_scale, generator=generator
-    )
+    return PeriodicEmbedding(n_members, n_features, **options)
 
 
 def _bins(n_members: int, n_features: int, *, n_bins: int, **options: Any) -> nn.Module:

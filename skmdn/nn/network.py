@@ -15,7 +15,7 @@ from skmdn._mixture import Mixture
 from skmdn.nn.activations import ACTIVATIONS
 from skmdn.nn.backbones import Backbones
 from skmdn.nn.covariance import make_head
-from skmdn.nn.embeddings import EMBEDDINGS
+from skmdn.nn.embeddings import EMBEDDINGS, SATURATION
 from skmdn.nn.isolation import without_autocast
 from skmdn.nn.layers import MemberLinear, draw_dropout_mask
 from skmdn.nn.likelihood import Terms
@@ -52,12 +52,14 @@ class MixtureDensityNetwork(nn.Module):
         none.
     frequency_scale : float or sequence of float, default=0.3
         Initial frequencies of the periodic embedding, of all members or of each.
+    saturation : float, default=3.5
+        Bound of the features in the periodic embedding, in standard deviations.
     n_bins : int, default=0
         Intervals of the bins of all features together.
     has_skip : bool, default=False
         Add a linear function of the features, which training does not change, to the
         means of all components of a member; see `set_skip`.
-    hidden_layer_sizes : sequence of int, default=(64, 64)
+    hidden_layer_sizes : sequence of int, default=(32, 32)
         Widths of the hidden layers.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
         Activation of the hidden layers.
@@ -110,9 +112,10 @@ class MixtureDensityNetwork(nn.Module):
         rank: int = 4,
         embedding: str | None = "periodic",
         frequency_scale: float | Sequence[float] = 0.3,
+        saturation: float = SATURATION,
         n_bins: int = 0,
         has_skip: bool = False,
-        hidden_layer_sizes: Sequence[int] = (64, 64),
+        hidden_layer_sizes: Sequence[int] = (32, 32),
         activation: str = "silu",
         dropout: float = 0.0,
         network: Callable[[int], nn.Module] | None = None,
@@ -128,6 +131,7 @@ class MixtureDensityNetwork(nn.Module):
             "covariance_type": covariance_type,
             "rank": rank,
             "embedding": embedding,
+            "saturation": saturation,
             "n_bins": n_bins,
             "has_skip": has_skip,
             "hidden_layer_sizes": tuple(hidden_layer_sizes),
@@ -195,6 +199,7 @@ class MixtureDensityNetwork(nn.Module):
             *sizes,
             n_bins=arguments["n_bins"],
             frequency_scale=frequency_scale,
+            saturation=arguments["saturation"],
             generator=generator,
         )
         width: Any = self.embedding.n_outputs

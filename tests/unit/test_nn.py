@@ -1,7 +1,6 @@
 """The network: layouts, floor, start, independence of members and of defaults."""
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from skmdn._utils.arrays import neutral_modes
 from skmdn.nn import MixtureDensityNetwork, PeriodicEmbedding, mixture_nll
 from skmdn.nn.backprop import Backpropagation
 from skmdn.nn.covariance import COVARIANCE_TYPES
-from skmdn.nn.embeddings import Bins, BinsEmbedding
+from skmdn.nn.embeddings import Bins
 from skmdn.nn.likelihood import Calibration, Terms
 from skmdn.nn.pool import NetworkPool
 
@@ -197,20 +196,6 @@ def test_pooled_density_is_the_mean_of_the_members():
     )
 
 
-def test_embedding_appends_cosines():
-    embedding = PeriodicEmbedding(2, 3, generator=torch.Generator().manual_seed(0))
-    x = normal(2, 7, 3)
-    embedded = embedding.double()(x).detach()
-    assert embedded.shape == (2, 7, embedding.n_outputs)
-    squashed = x / (1 + (x / 5) ** 4) ** 0.25
-    assert_allclose(embedded[..., :3], squashed, rtol=1e-12)
-    for member in range(2):
-        for j in range(embedding.n_outputs - 3):
-            wave = embedding.frequencies[member, 0, j] * squashed[member, :, j % 3]
-            expected = (wave + embedding.phases[member, 0, j]).cos().detach()
-            assert_allclose(embedded[member, :, 3 + j], expected, rtol=1e-9)
-
-
 def test_each_member_has_its_frequencies():
     """A scale of frequencies is a factor, and draws nothing."""
     of_one = PeriodicEmbedding(2, 3, 1.0, generator=torch.Generator().manual_seed(0))
@@ -223,33 +208,6 @@ def test_each_member_has_its_frequencies():
     network = make_network(n_members=2, frequency_scale=[0.0, 1.0])
     varies = network.embedding.frequencies.flatten(1).any(1)
     assert varies.tolist() == [False, True]
-
-
-def code_by_hand(x, edges):
-    """Encode x by intervals between edges: a ramp from 0 to 1 within each."""
-    ramps = [np.interp(x, pair, [0, 1]) for pair in pairwise(edges)]
-    return np.stack(ramps, axis=-1)
-
-
-def test_bins_are_ramps_between_edges():
-    edges = [[-1.0, -0.2, 0.5, 3.0], [7.0], [0.0, 0.1, 0.3]]  # one is constant
-    feature = np.repeat([0, 2], [3, 2])
-    lower = np.concatenate([edge[:-1] for edge in edges])
-    width = np.concatenate([np.diff(edge) for edge in edges])
-    embedding = BinsEmbedding(5).double()
-    embedding.set_bins(Bins(*map(torch.from_numpy, (feature, lower, width))))
-    x = np.random.RandomState(0).normal(size=(2, 9, 3))
-    x[0, 0], x[0, 1], x[0, 2] = 1e30, -1e30, 0.0
-    x[1, 0], x[1, 1] = -1.0, 0.1
-    given = torch.from_numpy(x)
-    before = given.clone()
-    expected = [code_by_hand(x[..., j], edges[j]) for j in (0, 2)]
-    found = embedding(given)
-    assert_allclose(found, np.concatenate(expected, axis=-1), atol=1e-6)
-    assert torch.equal(given, before)
-    # Far values are those at the edge, where training rows lie.
-    assert found[0, 0].tolist() == [1, 1, 1, 1, 1]
-    assert found[0, 1].tolist() == [0, 0, 0, 0, 0]
 
 
 def test_a_network_without_bins_is_constant():
