@@ -34,6 +34,8 @@ SCALE_AGAIN = (
 # A value lies absurdly far out from so many scales on, if none lies on the way, from a
 # distance smaller by a factor of 2^GAP or more. Tails of real tables have no such gaps.
 ABSURD, GAP = 64.0, 5
+# Share of all rows up to which such rows are alone.
+MOST_OUTLIERS = 0.01
 # Powers of two of a distance in scales that are told apart.
 EXPONENTS = 64
 X_REMEDY = (
@@ -151,8 +153,6 @@ def notices_of_outliers(
         given, scalings, names, strict=True
     ):
         edges, counts = _gaps(values, index, scaling, ranks)
-        if scaling.tails is not None:  # those without hold rare values of another kind
-            edges[np.isinf(scaling.tails.high)] = np.inf
         if not (found := np.isfinite(edges)).any():
             continue
         worst = int(np.argmax(np.where(found, edges, -1)))
@@ -171,6 +171,26 @@ def notices_of_outliers(
             )
         )
     return notices
+
+
+def is_outlier(
+    rows: UniqueRows, scalings: tuple[Scaling, Scaling], ranks: Ranks
+) -> NDArray[np.bool_]:
+    """Tell which rows have a value that `notices_of_outliers` notes, (m,).
+
+    If they are more than 1 % of the rows, none is meant: networks learn of the others.
+    """
+    found = np.zeros(len(rows.y), dtype=bool)
+    given = (rows.X, rows.positions), (rows.y, np.arange(len(rows.y)))
+    for (values, index), scaling in zip(given, scalings, strict=True):
+        edges, _ = _gaps(values, index, scaling, ranks)
+        if np.isinf(edges).all():
+            continue
+        for part, block in dense_blocks(values, index):
+            distance = np.abs(block - scaling.mean) / np.abs(scaling.scale)
+            found[part] |= (distance > edges).any(axis=1)
+    n_found, n_rows = ranks.sum([found.sum(), len(found)])
+    return found if n_found <= MOST_OUTLIERS * n_rows else np.zeros_like(found)
 
 
 def _gaps(
@@ -198,6 +218,8 @@ def _gaps(
         is_gap &= (n_beyond[:, exponent] > 0) & (n_beyond[:, exponent] < most)
         edges[is_gap] = 2.0 ** (exponent - 1)
         n_far[is_gap] = n_beyond[is_gap, exponent]
+    if scaling.tails is not None:  # those without hold rare values of another kind
+        edges[np.isinf(scaling.tails.high)] = np.inf
     return edges, n_far
 
 

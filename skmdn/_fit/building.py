@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skmdn._data.folds import MAX_FOLDS, RowLists, every_row, folds_of, without_next
-from skmdn._data.notices import FEW_ROWS, effective_rows
+from skmdn._data.notices import FEW_ROWS, effective_rows, is_outlier
 from skmdn._data.rows import Rows, UniqueRows
 from skmdn._data.scaling import ScaledRows
 from skmdn._fit.prepare import FitData
@@ -156,6 +156,7 @@ class StackBuilder:
         new = self._stack(network, sizes)
         for before, item in zip(kept, new.contenders, strict=True):
             item.charge(before.cost)
+            item.disagreement = before.disagreement
         new.loop.values.copy_(at_present)
         return new
 
@@ -233,7 +234,12 @@ class StackBuilder:
     def _held_out_rows(self) -> ListedRows | None:
         data = self.data
         if self.folds is not None:
-            return ListedRows.for_scoring(self.rows, self.folds[1], data.ranks)
+            scalings = data.features, data.target
+            is_far = torch.from_numpy(is_outlier(data.rows, scalings, data.ranks))
+            # Nothing can be learned of such a row from others; it would widen them all.
+            weight = self.rows.weight.masked_fill(is_far, 0.0)
+            rows = self.rows._replace(weight=weight)
+            return ListedRows.for_scoring(rows, self.folds[1], data.ranks)
         if data.validation is None:
             return None
         rows = self._scaled(as_unique(data.validation))

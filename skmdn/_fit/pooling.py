@@ -62,8 +62,8 @@ def pool_best_weights(
 ) -> PooledNetworks:
     """Weight and calibrate the best weights of all kinds by held-out rows.
 
-    Each kind is calibrated first, then weighted by the likelihood of the mixture of
-    all; and then the mixture is calibrated as a whole.
+    Each kind is calibrated first, then weighted by the likelihood that the mixture of
+    all members is expected to have; and then the mixture is calibrated as a whole.
     """
     networks = [stack.best_network() for stack in stacks]
     n_outputs = rows.y.shape[1]
@@ -75,7 +75,9 @@ def pool_best_weights(
         for item in stack.contenders:
             calibration, score, log_density = item.score(terms, rows, ranks)
             scores[item.kind] = score - item.cost
-            log_densities.append(log_density - item.cost)
+            disagreement = item.find_disagreement(terms, rows, ranks, score)
+            gain = item.gain_of_pooling(disagreement, item.n_members)
+            log_densities.append(log_density - item.cost + gain)
             of_kind = terms.select(item.cases).calibrated(calibration, n_outputs)
             parts.append(of_kind)
             own += [calibration] * item.n_members

@@ -21,11 +21,12 @@ from skmdn._fit.pooling import (
 from skmdn._fit.prepare import FitData
 from skmdn._training.pooling import apportion, stack_weights
 from skmdn._training.stack import Contender, Stack
-from skmdn.nn.likelihood import Terms
 
 # Held-out log-likelihood that training has to gain over the start, in nats over all
 # rows: with few rows, the best of many epochs is better than the start by chance.
 TRAINING_COST = 16.0
+# Relative to the weight of all kinds: less than any that EM leaves.
+SMALLEST_WEIGHT = 1e-9
 # Weights after an epoch serve its score only.
 EM_STEPS_PER_EPOCH = 10
 
@@ -143,7 +144,8 @@ class Portfolio:
         """Keep the kinds with the largest weights, and share the members among them.
 
         Members go on from where they stand. If the share of a kind is larger than the
-        number of its members, new ones join them.
+        number of its members, new ones join them. No kind has more than half of them:
+        after so few steps the choice can be wrong.
 
         Returns
         -------
@@ -153,7 +155,11 @@ class Portfolio:
         builder, contenders = self.builder, self.contenders
         weights = self._weights()
         n_groups, n_left = divmod(self.data.n_members, builder.group_size)
-        groups = apportion(weights, n_groups)
+        most = n_groups if len(weights) == 1 else math.ceil(n_groups / 2)
+        # Kinds without weight stand behind, in the order of their scores.
+        scores = np.array([item.best.score for item in contenders])
+        behind = np.exp(scores - scores.max())
+        groups = apportion(weights + SMALLEST_WEIGHT * behind, n_groups, most)
         if not with_new:
             groups, n_left = np.minimum(groups, 1), 0
         seats = groups * builder.group_size
@@ -177,34 +183,21 @@ class Portfolio:
 
     def _weights(self) -> NDArray[np.float64]:
         """Compute the weight of each kind if all members were of this kind."""
-        assert self.held_out is not None
+        rows, ranks = self.held_out, self.data.ranks
+        assert rows is not None
         log_densities: list[Tensor] = []
         for stack in self.stacks:
             present = stack.loop.values.clone()
             stack.loop.values.copy_(stack.best_values())
-            terms = stack.terms(self.held_out)
+            terms = stack.terms(rows)
             stack.loop.values.copy_(present)
             for item in stack.contenders:
                 assert item.log_density is not None
-                gain = self._gain_of_pooling(item, terms)
+                score = item.score(terms, rows, ranks)[1]
+                item.disagreement = item.find_disagreement(terms, rows, ranks, score)
+                gain = item.gain_of_pooling(item.disagreement, self.data.n_members)
                 log_densities.append(item.log_density + gain)
-        return stack_weights(log_densities, self.held_out.weight, self.data.ranks)[0]
-
-    def _gain_of_pooling(self, item: Contender, terms: Terms) -> float:
-        """Estimate the log-likelihood that all members gain over those of a row.
-
-        That of a pool of G members is about linear in 1/G. Two members for each row,
-        and each alone, give its value at the number of members that will predict.
-        Without this, kinds would be preferred whose members agree.
-        """
-        n_pooled, n_all = item.pooling.effective_size, self.data.n_members
-        if not 1 < n_pooled < n_all or self.builder.n_folds == 1:
-            return 0.0
-        assert self.held_out is not None
-        rows, ranks = self.held_out, self.data.ranks
-        _, pooled, _ = item.score(terms, rows, ranks)
-        alone = item.score_alone(terms, rows, ranks)
-        return (1 / n_pooled - 1 / n_all) / (1 - 1 / n_pooled) * (pooled - alone)
+        return stack_weights(log_densities, rows.weight, ranks)[0]
 
     # -- result ------------------------------------------------------------------
 

@@ -133,10 +133,12 @@ def extrapolate(
     supplies v (1 - 1/G) of the variance that this requires. The remainder, exp(-2 s) of
     the members' own variance, is linear in 1/G, and two points of the line give its
     value at 1/n_members. The inverse temperature is taken to be linear in 1/G too.
+    The step beyond the second point is at most the distance of the two: where one kind
+    dominates a pool of few, they lie close together, and say little.
     """
     if not 1 < n_pooled < n_members:
         return pooled
-    ratio = (1 / n_pooled - 1 / n_members) / (1 - 1 / n_pooled)
+    ratio = min(1.0, (1 / n_pooled - 1 / n_members) / (1 - 1 / n_pooled))
     one, few = math.exp(-2 * alone[0]), math.exp(-2 * pooled[0])
     variance = max(few - ratio * (one - few), SMALLEST_EXTRAPOLATION * few)
     log_inverse_temperature = pooled.log_inverse_temperature + ratio * (

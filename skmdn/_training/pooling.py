@@ -116,13 +116,23 @@ def stack_weights(
     return weights, score if math.isfinite(score) else -math.inf
 
 
-def apportion(weights: NDArray[np.float64], n_seats: int) -> NDArray[np.intp]:
+def apportion(
+    weights: NDArray[np.float64], n_seats: int, most_seats: int
+) -> NDArray[np.intp]:
     """Distribute seats in proportion to weights, by highest averages.
 
     The rule of Jefferson favours large weights: of two seats the second one goes to
     another kind if this has more than half of the weight of the first.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_kinds,)
+    n_seats : int
+    most_seats : int
+        Of one kind; times the number of kinds, at least `n_seats`.
     """
     seats = np.zeros(len(weights), dtype=np.intp)
     for _ in range(n_seats):
-        seats[np.argmax(weights / (seats + 1))] += 1
+        averages = np.where(seats < most_seats, weights / (seats + 1), -np.inf)
+        seats[np.argmax(averages)] += 1
     return seats

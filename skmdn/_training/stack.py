@@ -48,6 +48,8 @@ class Contender:
         cost of training; None before the first score.
     cost : float, default=0.0
         What was subtracted from the best score, in nats: zero for the start.
+    disagreement : float, default=0.0
+        Log-likelihood that one member lacks to a pool of infinitely many, in nats.
     """
 
     kind: str
@@ -58,6 +60,7 @@ class Contender:
     calibration: Calibration = field(default_factory=Calibration)
     log_density: Tensor | None = None
     cost: float = 0.0
+    disagreement: float = 0.0
 
     @property
     def n_members(self) -> int:
@@ -104,12 +107,38 @@ class Contender:
         values = terms.calibrated(calibration, n_outputs).log_density(n_outputs)
         return calibration, score, self.pooling.pool(values)
 
-    def score_alone(self, terms: Terms, rows: ListedRows, ranks: Ranks) -> float:
-        """Compute the mean score of the members, each calibrated for itself alone."""
+    def find_disagreement(
+        self, terms: Terms, rows: ListedRows, ranks: Ranks, pooled: float
+    ) -> float:
+        """Compute the log-likelihood that one member lacks to infinitely many, in nats.
+
+        That of a pool of G members is about linear in 1/G; members alone, and those of
+        each row, give the slope. Where a row has one member, this is the last value.
+
+        Parameters
+        ----------
+        terms : Terms
+            Of the held-out rows, for all cases of the stack.
+        rows : ListedRows
+        ranks : Ranks
+        pooled : float
+            Score of the members that hold out each row.
+        """
+        n_pooled = self.pooling.effective_size
+        if len(rows.index) == 1 or n_pooled <= 1:
+            return self.disagreement
         alone, weight = self.pooling.alone(), rows.weight[self.pooling.fold]
         of_kind, n_outputs = terms.select(self.cases), rows.y.shape[1]
         start = self.calibration
-        return calibrate(of_kind, weight, alone, n_outputs, start, ranks)[1]
+        score = calibrate(of_kind, weight, alone, n_outputs, start, ranks)[1]
+        return max(0.0, (pooled - score) / (1 - 1 / n_pooled))
+
+    def gain_of_pooling(self, disagreement: float, n_all: int) -> float:
+        """Estimate what more members add to those that hold out a row, in nats.
+
+        Without it, kinds would be preferred whose members agree.
+        """
+        return disagreement * max(0.0, 1 / self.pooling.effective_size - 1 / n_all)
 
     def charge(self, cost: float) -> None:
         """Subtract the cost of training from a score that does not contain it."""
@@ -239,6 +268,7 @@ class Stack:
             "has_diverged": self.has_diverged,
             "calibrations": [item.calibration for item in items],
             "costs": [item.cost for item in items],
+            "disagreements": [item.disagreement for item in items],
             "best_scores": [item.best.score for item in items],
             "stale": [item.best.stale for item in items],
         }
@@ -271,6 +301,7 @@ class Stack:
             item.best.stale = int(own["stale"][number])
             item.calibration = Calibration(*own["calibrations"][number].tolist())
             item.cost = float(own["costs"][number])
+            item.disagreement = float(own["disagreements"][number])
             if "log_densities" in own:
                 item.log_density = torch.from_numpy(own["log_densities"][number])
 

@@ -106,7 +106,7 @@ def test_a_user_defined_network(tmp_path):
 def test_networks_of_several_kinds(tmp_path, monkeypatch):
     kinds = ["periodic_1", "linear", "bins", "plain"]
     monkeypatch.setattr(
-        "skmdn._fit.portfolio.apportion", lambda weights, n: np.ones_like(weights, int)
+        "skmdn._fit.portfolio.apportion", lambda w, n, most: np.ones_like(w, int)
     )
     mdn = fitted(portfolio=kinds, n_estimators=32, max_iter=8, n_components=2)
     assert list(mdn.portfolio_weights_) == kinds

@@ -146,6 +146,14 @@ def test_extrapolation_leaves_some_variance():
     assert_allclose(far.log_sharpness, math.log(2))
 
 
+def test_extrapolation_goes_no_further_than_the_distance_of_its_points():
+    """Where one kind dominates a pool, few members are little more than one."""
+    alone, pooled = Calibration(-0.1, -0.2), Calibration(0.0, 0.1)
+    far = extrapolate(alone, pooled, 1.2, 32)
+    assert_allclose(math.exp(-2 * far[0]), 2 - math.exp(0.2))
+    assert_allclose(far[1], 0.4)
+
+
 def test_a_second_calibration_is_relative_to_the_first():
     first, second = Calibration(0.2, 0.3), Calibration(0.5, -0.2)
     left = second.after(first)

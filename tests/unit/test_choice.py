@@ -185,6 +185,42 @@ def test_the_best_kind_is_kept():
     assert best == "linear"
 
 
+@pytest.mark.parametrize(("n_estimators", "most"), [(16, 8), (27, 19), (32, 16)])
+def test_no_kind_has_more_than_half_of_the_groups(n_estimators, most):
+    """Although held-out rows prefer the linear model to all others."""
+    session = after_choice(rows=linear_data(d=1), n_estimators=n_estimators)
+    sizes = {item.kind: item.n_members for item in session.portfolio.contenders}
+    assert sizes["linear"] == most
+    assert sum(sizes.values()) == n_estimators
+    assert len(sizes) > 1
+
+
+@pytest.mark.parametrize("n_estimators", [8, 16])
+def test_the_gain_of_pooling_is_linear_in_the_inverse_of_the_number(n_estimators):
+    session = after_choice(rows=linear_data(d=1), n_estimators=n_estimators)
+    rows, ranks = session.portfolio.held_out, session.data.ranks
+    for stack in session.portfolio.stacks:
+        terms = stack.terms(rows)
+        for item in stack.contenders:
+            before = item.disagreement
+            pooled = item.score(terms, rows, ranks)[1]
+            found = item.find_disagreement(terms, rows, ranks, pooled)
+            n_pooled = item.n_members // 8
+            if n_pooled == 1:  # one network says nothing of disagreement
+                assert found == before
+            else:
+                fold, of_kind = item.pooling.fold, terms.select(item.cases)
+                alone = Pooling.of(torch.arange(len(fold)), len(fold))
+                weight = rows.weight[fold]
+                score = calibrate(of_kind, weight, alone, 1, Calibration())[1]
+                expected = (pooled - score) / (1 - 1 / n_pooled)
+                assert_allclose(found, max(0, expected), atol=1e-5)
+            assert item.gain_of_pooling(found, n_pooled) == 0
+            gain = found * (1 / n_pooled - 1 / 32)
+            assert_allclose(item.gain_of_pooling(found, 32), gain, rtol=1e-9)
+    assert session.portfolio.contenders[0].disagreement > 0
+
+
 @pytest.mark.parametrize("n_estimators", [2, 8, 16, 19])
 def test_a_session_that_stops_before_the_choice_keeps_trained_kinds(n_estimators):
     session = make_session(n_estimators=n_estimators, max_iter=40)

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from skmdn._data.notices import (
     effective_rows,
+    is_outlier,
     notices_of_few_rows,
     notices_of_outliers,
     notices_of_scale,
@@ -94,9 +95,29 @@ def test_only_the_first_piece_of_a_long_training_must_not_be_small():
 # -- rows far outside the others ---------------------------------------------------
 
 
+def scaled(X, y, weight=None):
+    weight = np.ones(len(y)) if weight is None else weight
+    rows = merge_rows(Rows(X, y, weight))
+    return rows, (Scaling.fit_features(rows), Scaling.fit_targets(rows))
+
+
+@pytest.mark.parametrize("store", [np.asarray, csr_array])
+def test_outliers_are_told_from_other_rows(store):
+    X, y = normal(1000)
+    y = y[:, None]
+    X[:, 2] = np.random.RandomState(0).standard_cauchy(1000)  # no gap, no outlier
+    X[5, 1], X[7, 0], y[11] = -999999, 1e9, -1e6
+    rows, scalings = scaled(store(X), y)
+    found = is_outlier(rows, scalings, ALONE)
+    assert sorted(rows.positions[found]) == [5, 7, 11]
+    # More of them are a kind of rows that networks can learn.
+    X[20:30, 1] = -999999
+    rows, scalings = scaled(store(X), y)
+    assert not is_outlier(rows, scalings, ALONE).any()
+
+
 def outliers(X, y, names=(None, None), weight=None):
-    rows = merge_rows(Rows(X, y, np.ones(len(y)) if weight is None else weight))
-    scalings = Scaling.fit_features(rows), Scaling.fit_targets(rows)
+    rows, scalings = scaled(X, y, weight)
     found = notices_of_outliers(rows, scalings, names, ALONE)
     return [notice.message for notice in found]
 

@@ -212,7 +212,7 @@ SHARES = st.lists(st.floats(0.01, 1), min_size=1, max_size=7).map(
 
 @given(weights=SHARES, n_seats=st.integers(1, 12))
 def test_seats_are_shared_by_highest_averages(weights, n_seats):
-    seats = apportion(weights, n_seats)
+    seats = apportion(weights, n_seats, n_seats)
     assert seats.sum() == n_seats
     assert (seats >= 0).all()
     order = np.argsort(weights, kind="stable")
@@ -220,7 +220,7 @@ def test_seats_are_shared_by_highest_averages(weights, n_seats):
     # Lower quota: nobody has less than the share of the seats, rounded down.
     assert (seats >= np.floor(weights * n_seats - 1e-9)).all()
     # One more seat takes none away.
-    assert (apportion(weights, n_seats + 1) >= seats).all()
+    assert (apportion(weights, n_seats + 1, n_seats + 1) >= seats).all()
     # No kind without its last seat has a higher average than one with another seat.
     with_last = (weights / np.maximum(seats, 1))[seats > 0].min()
     assert with_last >= (weights / (seats + 1)).max() - 1e-12
@@ -231,4 +231,18 @@ def test_seats_are_shared_by_highest_averages(weights, n_seats):
     [([0.9, 0.1], [2, 0]), ([0.6, 0.4], [1, 1]), ([0.45, 0.3, 0.25], [1, 1, 0])],
 )
 def test_of_two_seats_another_kind_has_one_from_half_of_the_weight(weights, seats):
-    assert_array_equal(apportion(np.array(weights), 2), seats)
+    assert_array_equal(apportion(np.array(weights), 2, 2), seats)
+
+
+@given(weights=SHARES, n_seats=st.integers(1, 12), data=st.data())
+def test_seats_beyond_the_most_of_a_kind_go_to_the_next(weights, n_seats, data):
+    fewest = -(-n_seats // len(weights))
+    most = data.draw(st.integers(fewest, n_seats))
+    seats = apportion(weights, n_seats, most)
+    assert seats.sum() == n_seats
+    assert seats.max() <= most
+    # Kinds below the limit share what is left as they would alone.
+    is_below = seats < most
+    if is_below.any():
+        left = int(seats[is_below].sum())
+        assert_array_equal(seats[is_below], apportion(weights[is_below], left, left))
