@@ -305,7 +305,7 @@ def prediction(options: argparse.Namespace) -> None:
     ]
     chunk = 1000
     hidden = [
-        torch.randn(16, chunk, layer.weight.shape[1], dtype=torch.float64)
+        torch.randn(*layer.weight.shape[:1], chunk, layer.weight.shape[1]).double()
         for layer in layers
     ]
 

@@ -48,7 +48,8 @@ class MDNRegressor(
     Parameters
     ----------
     n_components : int or "auto", default="auto"
-        Gaussians of each network; "auto" uses one per 2000 rows, between 5 and 16.
+        Gaussians of each network; "auto" uses one per 2000 rows, between 3 (8 with
+        2 to 4 outputs) and 16.
     covariance_type : {"full", "tied", "diag", "spherical", "low_rank"}, default="full"
         Covariance of a component over the outputs, as in
         :class:`~sklearn.mixture.GaussianMixture`: a full matrix, one full matrix shared
@@ -57,16 +58,15 @@ class MDNRegressor(
     rank : int, default=4
         Number of factors of "low_rank", whose time and memory are linear in the number
         of outputs.
-    n_estimators : int, default=16
-        Networks that predict, of all kinds together. The prediction is the mixture of
-        their mixtures, a Gaussian mixture of ``n_estimators * n_components_``
-        components. With 4 or more, the networks hold out folds, at most 8, that
-        together cover every row.
+    n_estimators : int or "auto", default="auto"
+        Number of networks that predict, as the mixture of their mixtures; "auto" uses
+        32, or 16 from 5000 distinct rows on. With 4 or more, the networks hold out
+        folds, at most 8, that together cover every row.
     portfolio : "auto", sequence of str or None, default="auto"
         Kinds of networks that compete: "periodic_0.1", "periodic_0.3" and "periodic_1"
         (embeddings of low to high frequencies), "linear" (a low frequency, added to a
         ridge regression that each fit starts at), "bins" and "plain" (no embedding).
-        "auto" uses all but the last. After about 400 steps the kinds with the highest
+        "auto" uses all but the last. After about 200 steps the kinds with the highest
         held-out log-likelihood go on. None, no held-out rows, a `network`, or fewer
         than 5 epochs mean one kind; fewer than 25 rows keep the start of "linear".
     embedding : {"auto", "periodic", "bins"} or None, default="auto"
@@ -74,8 +74,8 @@ class MDNRegressor(
         frequencies (:class:`skmdn.nn.PeriodicEmbedding`), a piecewise linear encoding,
         or none. "auto" lets the portfolio choose, and is "periodic" without one; all
         else restricts the portfolio.
-    hidden_layer_sizes : array-like of int, default=(64, 64)
-        Widths of the hidden layers.
+    hidden_layer_sizes : array-like of int or "auto", default="auto"
+        Widths of the hidden layers; "auto" is (32, 32), or (64, 64) from 5000 rows on.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
         Activation of the hidden layers.
     dropout : float, default=0.0
@@ -91,14 +91,14 @@ class MDNRegressor(
     alpha : float, default=0.01
         Decoupled weight decay of the matrices, as a share of the learning rate.
     learning_rate_init : float, default=1e-2
-        Initial learning rate of the Adam optimizer.
+        Initial learning rate of Muon, in the hidden layers, and of Adam.
     learning_rate : {"constant", "cosine"}, default="cosine"
         Schedule; "cosine" anneals to zero over `max_iter` epochs.
     batch_size : int or "auto", default="auto"
         Rows per step; "auto" uses about a 32nd of the rows, between 32 and 512.
     max_iter : int or "auto", default="auto"
-        Maximum number of epochs; "auto" uses as many as make 3000 steps, between 20
-        and 400.
+        Maximum number of epochs; "auto" uses as many as make 1500 steps, or 2000
+        from 5000 distinct rows on, between 20 and 400.
     tol : float, default=1e-4
         Smallest improvement of the score that counts as progress, in nats, absolute.
     n_iter_no_change : int or "auto", default="auto"
@@ -239,10 +239,10 @@ class MDNRegressor(
         *,
         covariance_type: str = "full",
         rank: int = 4,
-        n_estimators: int = 16,
+        n_estimators: int | Literal["auto"] = "auto",
         portfolio: str | Sequence[str] | None = "auto",
         embedding: str | None = "auto",
-        hidden_layer_sizes: ArrayLike = (64, 64),
+        hidden_layer_sizes: ArrayLike | Literal["auto"] = "auto",
         activation: str = "silu",
         dropout: float = 0.0,
         network: Callable[[int], torch.nn.Module] | None = None,

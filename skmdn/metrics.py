@@ -65,7 +65,7 @@ def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
     >>> X, y = load_geyser(return_X_y=True)
     >>> pipeline = make_pipeline(StandardScaler(), MDNRegressor(max_iter=2)).fit(X, y)
     >>> predict_density(pipeline, X[:3])
-    MixtureDensity(n_rows=3, n_components=80, n_outputs=1)
+    MixtureDensity(n_rows=3, n_components=96, n_outputs=1)
     """
     if hasattr(estimator, "predict_density"):
         density: MixtureDensity = estimator.predict_density(X)

@@ -15,7 +15,7 @@ from skmdn._data.outputs import Outputs
 from skmdn._data.rows import Rows, UniqueRows, merge_rows
 from skmdn._data.scaling import Scaling
 from skmdn._model import ConditionalModel
-from skmdn._training.auto import TrainingSettings, auto_n_components
+from skmdn._training.auto import TrainingSettings, auto_n_components, auto_networks
 from skmdn._training.kinds import (
     FEWEST_EPOCHS_OF_CHOICE,
     Kind,
@@ -98,13 +98,9 @@ def prepare(
     rows = merge_rows(given)
     n_rows = int(ranks.sum(len(rows.y)))
     settings = TrainingSettings.resolve(params, n_rows)
-    n_components = params["n_components"]
-    if n_components == "auto":
-        n_components = (
-            auto_n_components(n_rows) if start is None else start.n_components
-        )
-    structure = _network_structure(given, outputs, params, int(n_components))
-    n_members = int(params["n_estimators"])
+    sizes = _sizes(params, n_rows, outputs.size, start)
+    n_members = int(sizes.pop("n_estimators"))
+    structure = _network_structure(given, outputs, {**params, **sizes})
     if start is not None:
         _check_structure(structure, n_members, params["embedding"], start)
     is_compared = params["early_stopping"] or validation is not None
@@ -132,14 +128,38 @@ def prepare(
     )
 
 
+def _sizes(
+    params: Mapping[str, Any],
+    n_rows: int,
+    n_outputs: int,
+    start: ConditionalModel | None,
+) -> dict[str, Any]:
+    """Replace "auto" in the sizes of the networks, by those of the start if any."""
+    if start is None:
+        n_estimators, widths = auto_networks(n_rows)
+        n_components = auto_n_components(n_rows, n_outputs)
+    else:
+        n_estimators, n_components = start.n_estimators, start.n_components
+        widths = next(iter(start.pool)).arguments["hidden_layer_sizes"]
+    automatic = {
+        "n_estimators": n_estimators,
+        "n_components": n_components,
+        "hidden_layer_sizes": widths,
+    }
+    return {
+        name: value if isinstance(params[name], str) else params[name]
+        for name, value in automatic.items()
+    }
+
+
 def _network_structure(
-    given: Rows, outputs: Outputs, params: Mapping[str, Any], n_components: int
+    given: Rows, outputs: Outputs, params: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the arguments that the networks of all kinds share, as builtins."""
     return {
         "n_features": given.X.shape[1],
         "n_outputs": outputs.size,
-        "n_components": n_components,
+        "n_components": int(params["n_components"]),
         "covariance_type": params["covariance_type"],
         "rank": int(params["rank"]),
         "hidden_layer_sizes": as_widths(params["hidden_layer_sizes"]),

@@ -161,7 +161,7 @@ class FitSession:
         data, params = self.data, self.data.params
         if not params["early_stopping"] or data.validation is not None:
             return None
-        n_members, fraction = params["n_estimators"], params["validation_fraction"]
+        n_members, fraction = self.data.n_members, params["validation_fraction"]
         # Each kind that is continued holds out every row.
         sizes = [] if data.start is None else data.start.sizes
         most = min((n for part in sizes for n in part.values()), default=MAX_FOLDS)

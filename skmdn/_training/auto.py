@@ -12,19 +12,29 @@ from typing import Any
 
 import numpy as np
 
+# Below this number of rows there are many small networks: batches are small, so that
+# the steps of wide ones take longer than their gradients.
+ROWS_OF_WIDE_NETWORKS = 5000
+SMALL_NETWORKS, WIDE_NETWORKS = (32, (32, 32)), (16, (64, 64))
+
 # With fewer rows than this many of the largest batches, the number of steps is fixed.
 SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_EPOCH = 32, 512, 32
-STEPS, FEWEST_EPOCHS, MOST_EPOCHS, PATIENT_SHARE = 3000, 20, 400, 1 / 3
+FEWEST_EPOCHS, MOST_EPOCHS, PATIENT_SHARE = 20, 400, 1 / 3
+# Of small and wide networks.
+STEPS, MORE_STEPS = 1500, 2000
 
 # Steps in the smallest batches after which held-out rows decide which kinds of networks
 # go on, and the largest share of all epochs for this. Larger batches tell more.
-STEPS_OF_CHOICE, LARGEST_SHARE_OF_CHOICE = 400, 0.25
+STEPS_OF_CHOICE, LARGEST_SHARE_OF_CHOICE = 200, 0.25
 # Epochs are scored at about this distance: on small tables scoring takes as long as the
 # few steps of an epoch.
 STEPS_PER_SCORE = 32
 
 ROWS_PER_COMPONENT = 2000
-FEWEST_COMPONENTS, MOST_COMPONENTS = 5, 16
+FEWEST_COMPONENTS, MOST_COMPONENTS = 3, 16
+# Of 2 to 4 outputs: regions of a plane are bent and have corners. With more outputs,
+# a component has too many parameters.
+FEWEST_OF_SEVERAL, SEVERAL_OUTPUTS = 8, range(2, 5)
 
 
 @dataclass(frozen=True)
@@ -83,10 +93,17 @@ class TrainingSettings:
         )
 
 
-def auto_n_components(n_rows: int) -> int:
+def auto_networks(n_rows: int) -> tuple[int, tuple[int, ...]]:
+    """Return the number of networks, and the widths of their hidden layers."""
+    return SMALL_NETWORKS if n_rows < ROWS_OF_WIDE_NETWORKS else WIDE_NETWORKS
+
+
+def auto_n_components(n_rows: int, n_outputs: int) -> int:
     """Return a number of components in proportion to the rows, within bounds."""
     n_components = round(n_rows / ROWS_PER_COMPONENT)
-    return min(max(n_components, FEWEST_COMPONENTS), MOST_COMPONENTS)
+    is_several = n_outputs in SEVERAL_OUTPUTS
+    fewest = FEWEST_OF_SEVERAL if is_several else FEWEST_COMPONENTS
+    return min(max(n_components, fewest), MOST_COMPONENTS)
 
 
 def auto_batch_size(n_rows: int) -> int:
@@ -97,7 +114,8 @@ def auto_batch_size(n_rows: int) -> int:
 
 def auto_max_iter(n_rows: int, batch_size: int) -> int:
     """Return the epochs that make a fixed number of steps, within bounds."""
-    n_epochs = round(STEPS / math.ceil(n_rows / batch_size))
+    n_steps = STEPS if n_rows < ROWS_OF_WIDE_NETWORKS else MORE_STEPS
+    n_epochs = round(n_steps / math.ceil(n_rows / batch_size))
     return min(max(n_epochs, FEWEST_EPOCHS), MOST_EPOCHS)
 
 
