@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ LARGEST_OUTLIER = 1e15
 KNEE = 3.0
 # Spreads from the median to which features are clipped for their scale.
 REACH = 10.0
+# Ranges are those of n rows times a + b / n: few rows say little of how far new ones
+# lie.
+RANGE_MARGIN = 1.25, 10.0
 # Standard deviations from the mean from which on targets count less in training.
 FAR = 30.0
 
@@ -196,6 +200,32 @@ class Scaling(NamedTuple):
     def spread(self) -> NDArray[np.float64]:
         """Width on which the soft tails of each column bend, (n_columns,)."""
         return np.ones(len(self.mean)) if self.tails is None else self.tails.spread
+
+    def range_of(
+        self,
+        X: Any,
+        index: NDArray[np.intp],
+        n_rows: float,
+        ranks: Ranks = ALONE,
+    ) -> tuple[Tensor, Tensor]:
+        """Return where new rows can lie, standardised, two of (n_columns,).
+
+        The range goes beyond that of the rows of an index, and more so if they stand
+        for few rows. It is infinite for columns without tails: they hold rare values,
+        or one only, and neither has a distance.
+        """
+        low, high = np.full((2, X.shape[1]), [[np.inf], [-np.inf]])
+        for _, block in dense_blocks(X, index):
+            low = np.minimum(low, block.min(axis=0, initial=np.inf))
+            high = np.maximum(high, block.max(axis=0, initial=-np.inf))
+        low, high = -ranks.max(-low), ranks.max(high)
+        margin = RANGE_MARGIN[0] + RANGE_MARGIN[1] / n_rows
+        ends = self.transform(np.stack([low, high])) * margin
+        has_tails = torch.from_numpy(np.isfinite(self.knees[1]))
+        return (
+            torch.where(has_tails, ends[0], -math.inf),
+            torch.where(has_tails, ends[1], math.inf),
+        )
 
     @property
     def log_scale(self) -> float:

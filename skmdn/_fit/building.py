@@ -71,9 +71,14 @@ class StackBuilder:
                 draw_seed(copied), stream=data.ranks.rank, device=data.device
             )
         self.rows = self._scaled(data.rows)
+        scalings = data.features, data.target
+        self.is_outlier = is_outlier(data.rows, scalings, data.ranks)
         self.n_folds = 1 if folds is None else len(folds[1].rows)
         self.held_out = self._held_out_rows()
         self.n_effective = effective_rows(data.rows.weight, data.ranks)
+        index = data.rows.positions[~self.is_outlier]
+        given = data.rows.X, index, self.n_effective, data.ranks
+        self.range = data.features.range_of(*given)
         self.kinds = dict(data.kinds)
         self.bins: Bins | None = None
         if len(self.kinds) > 1:
@@ -166,6 +171,8 @@ class StackBuilder:
         lists = RowLists(*(part[fold] for part in self._training_lists()))
         rows = ListedRows.for_training(self.rows, lists, data.ranks)
         network = network.to(data.device, torch.float32)
+        if network.has_range:
+            network.widen_range(*self.range)
         loop = TrainingLoop(network, data.settings, self.training_generator, data.ranks)
         further = torch.arange(self.n_held_out, device="cpu")[:, None]
         folds = (fold + further) % self.n_folds
@@ -191,6 +198,7 @@ class StackBuilder:
             frequency_scale=scales.repeat_interleave(n_each).tolist(),
             n_bins=len(self.bins.feature) if is_bins and self.bins is not None else 0,
             has_skip=any(kind.is_linear for kind in kinds),
+            has_range=True,
             generator=self.generator,
         )
         if isinstance(network.embedding, BinsEmbedding) and self.bins is not None:
@@ -234,9 +242,8 @@ class StackBuilder:
     def _held_out_rows(self) -> ListedRows | None:
         data = self.data
         if self.folds is not None:
-            scalings = data.features, data.target
-            is_far = torch.from_numpy(is_outlier(data.rows, scalings, data.ranks))
             # Nothing can be learned of such a row from others; it would widen them all.
+            is_far = torch.from_numpy(self.is_outlier)
             weight = self.rows.weight.masked_fill(is_far, 0.0)
             rows = self.rows._replace(weight=weight)
             return ListedRows.for_scoring(rows, self.folds[1], data.ranks)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skmdn._data.folds import RowLists, evenly
 from skmdn._data.robust import weighted_quantiles
-from skmdn._data.scaling import ScaledRows, bounded_weight
+from skmdn._data.scaling import RANGE_MARGIN, ScaledRows, bounded_weight
 from skmdn._utils.threads import openmp_limits
 from skmdn.distributed import ALONE, Ranks
 from skmdn.nn.embeddings import Bins
@@ -115,9 +115,6 @@ MOST_LINEAR_ROWS = 2**15
 # Of the variance of the residuals; the means of the components differ by the rest, so
 # that training can tell them apart.
 COMPONENT_SHARE = 0.9
-# Linear models predict up to a multiple of their largest distance from the intercept in
-# a training row: a + b / n, for few rows say little about how far new ones lie.
-REACH_OF_PREDICTIONS = 1.25, 10.0
 # Shrinks the initial weights of the head, which would otherwise add noise of the size
 # of the residuals.
 LINEAR_HEAD_GAIN = 0.01
@@ -167,7 +164,7 @@ class LinearModels(NamedTuple):
             distance = (X.cpu().double() @ coefficients).abs()[weight > 0]
             with_zero = torch.cat([torch.zeros_like(intercept)[None], distance])
             reach = torch.from_numpy(ranks.max(with_zero.amax(0)))
-            reach *= REACH_OF_PREDICTIONS[0] + REACH_OF_PREDICTIONS[1] / n_effective
+            reach *= RANGE_MARGIN[0] + RANGE_MARGIN[1] / n_effective
             models.append((coefficients, intercept, covariance, reach))
         return cls(*map(torch.stack, zip(*models, strict=True)))
 

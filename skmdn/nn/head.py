@@ -184,9 +184,19 @@ class MixtureHead(nn.Module, ABC):
         """Undo `ordered`."""
         return outputs if self.order is None else _take(outputs, self.order.argsort())
 
-    def forward(self, hidden: Tensor) -> Mixture:
-        raw = self.linear.transposed(hidden)
-        logits, means, *spread = self.split(raw)
+    def raw(
+        self, hidden: Tensor, nearness: Tensor | None, size: int | None = None
+    ) -> Tensor:
+        """Compute the first raw outputs, or all, (n_members, size, n).
+
+        They are multiplied by the nearness of the rows, (n,) or (n_members, n), if
+        given: numbers that are all zero are those of the standard normal.
+        """
+        raw = self.linear.transposed(hidden, size)
+        return raw if nearness is None else raw * nearness.unsqueeze(-2)
+
+    def forward(self, hidden: Tensor, nearness: Tensor | None = None) -> Mixture:
+        logits, means, *spread = self.split(self.raw(hidden, nearness))
         factors = self.factors(*spread)
         if self.order is not None:
             factors = _mixture.triangularise(self.restored(factors.mT).mT)
@@ -195,25 +205,27 @@ class MixtureHead(nn.Module, ABC):
         means = self.restored(means).permute(0, 3, 1, 2).contiguous()
         return Mixture(logits.log_softmax(1).mT, means, factors)
 
-    def mean(self, hidden: Tensor) -> Tensor:
+    def mean(self, hidden: Tensor, nearness: Tensor | None = None) -> Tensor:
         """Compute the mean of each mixture, (n_members, d, n), without covariances."""
         n_weights, n_means = self.sizes[:2]
-        raw = self.linear.transposed(hidden, n_weights + n_means)
+        raw = self.raw(hidden, nearness, n_weights + n_means)
         weights = raw[:, :n_weights].softmax(1)
         means = raw[:, n_weights:].unflatten(1, self.shapes[1])
         return self.restored((weights[:, :, None] * means).sum(1))
 
-    def moments(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(
+        self, hidden: Tensor, nearness: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Compute mean and variances of each mixture, (n_members, d, n)."""
-        logits, means, *spread = self.split(self.linear.transposed(hidden))
+        logits, means, *spread = self.split(self.raw(hidden, nearness))
         weights = logits.softmax(1)[:, :, None]
         mean = (weights * means).sum(1)
         second = self.variances(*spread) + (means - mean[:, None]).square()
         return self.restored(mean), self.restored((weights * second).sum(1))
 
-    def terms(self, hidden: Tensor, y: Tensor) -> Terms:
+    def terms(self, hidden: Tensor, y: Tensor, nearness: Tensor | None = None) -> Terms:
         """Compute the terms of the log-density of y, (n, d) or (n_members, n, d)."""
-        raw = self.linear.transposed(hidden)
+        raw = self.raw(hidden, nearness)
         logits, means, log_precision, entries = self.split(raw)
         _, variances = self.floored(log_precision)
         residuals = self.ordered(y.mT).unsqueeze(-3) - means

@@ -59,6 +59,9 @@ class MixtureDensityNetwork(nn.Module):
     has_skip : bool, default=False
         Add a linear function of the features, which training does not change, to the
         means of all components of a member; see `set_skip`.
+    has_range : bool, default=False
+        Return to the standard normal outside of a range of the features, which is
+        zero at first; see `widen_range`.
     hidden_layer_sizes : sequence of int, default=(32, 32)
         Widths of the hidden layers.
     activation : {"identity", "logistic", "tanh", "relu", "silu"}, default="silu"
@@ -100,6 +103,8 @@ class MixtureDensityNetwork(nn.Module):
     coefficients: Tensor
     intercept: Tensor
     reach: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(
         self,
@@ -115,6 +120,7 @@ class MixtureDensityNetwork(nn.Module):
         saturation: float = SATURATION,
         n_bins: int = 0,
         has_skip: bool = False,
+        has_range: bool = False,
         hidden_layer_sizes: Sequence[int] = (32, 32),
         activation: str = "silu",
         dropout: float = 0.0,
@@ -134,6 +140,7 @@ class MixtureDensityNetwork(nn.Module):
             "saturation": saturation,
             "n_bins": n_bins,
             "has_skip": has_skip,
+            "has_range": has_range,
             "hidden_layer_sizes": tuple(hidden_layer_sizes),
             "activation": activation,
             "dropout": dropout,
@@ -156,17 +163,21 @@ class MixtureDensityNetwork(nn.Module):
         sizes = n_members, widths[-1], n_components, n_outputs
         options: dict[str, Any] = {"reg_covar": reg_covar, "generator": generator}
         self.head = make_head(*sizes, covariance_type, rank, **options)
-        self.has_skip = has_skip
-        if has_skip:
-            self._build_skip()
+        self.has_skip, self.has_range = has_skip, has_range
+        self._build_buffers()
         self._count_floats(max(widths))
 
-    def _build_skip(self) -> None:
-        """Add a linear function that is zero."""
-        arguments = self.arguments
-        inputs = {"coefficients": arguments["n_features"], "intercept": 1, "reach": 1}
-        for name, n_inputs in inputs.items():
-            shape = self.n_members, n_inputs, arguments["n_outputs"]
+    def _build_buffers(self) -> None:
+        """Add a linear function that is zero, and a range of zero."""
+        n_features, d = self.arguments["n_features"], self.arguments["n_outputs"]
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.has_skip:
+            constant = self.n_members, 1, d
+            shapes |= {"coefficients": (self.n_members, n_features, d)}
+            shapes |= {"intercept": constant, "reach": constant}
+        if self.has_range:
+            shapes |= {"low": (n_features,), "high": (n_features,)}
+        for name, shape in shapes.items():
             zeros = torch.zeros(shape, dtype=torch.float32, device="cpu")
             self.register_buffer(name, zeros)
 
@@ -227,7 +238,7 @@ class MixtureDensityNetwork(nn.Module):
         mixture : tuple of log-weights, means and precision factors
             With leading axes (n_members, n).
         """
-        mixture = cast(Mixture, self.head(self.last_hidden(X)))
+        mixture = cast(Mixture, self.head(self.last_hidden(X), self.nearness(X)))
         if not self.has_skip:
             return mixture
         return mixture._replace(means=mixture.means + self.shift(X).unsqueeze(-2))
@@ -235,13 +246,13 @@ class MixtureDensityNetwork(nn.Module):
     @without_autocast
     def mean(self, X: Tensor) -> Tensor:
         """Compute the conditional mean of every member, (n_members, d, n)."""
-        mean = self.head.mean(self.last_hidden(X))
+        mean = self.head.mean(self.last_hidden(X), self.nearness(X))
         return mean + self.shift(X).mT if self.has_skip else mean
 
     @without_autocast
     def moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the conditional mean and variances, both (n_members, d, n)."""
-        mean, variance = self.head.moments(self.last_hidden(X))
+        mean, variance = self.head.moments(self.last_hidden(X), self.nearness(X))
         return mean + self.shift(X).mT if self.has_skip else mean, variance
 
     @without_autocast
@@ -249,7 +260,7 @@ class MixtureDensityNetwork(nn.Module):
         """Compute the terms of the log-density of y, (n, d) or (n_members, n, d)."""
         if self.has_skip:
             y = y - self.shift(X)
-        return self.head.terms(self.last_hidden(X), y)
+        return self.head.terms(self.last_hidden(X), y, self.nearness(X))
 
     @torch.no_grad()
     def set_skip(
@@ -273,7 +284,31 @@ class MixtureDensityNetwork(nn.Module):
         """Compute what is added to all means, (n_members, n, d)."""
         bounded = self.per_member(X).clamp(-LINEAR_REACH, LINEAR_REACH)
         linear = torch.bmm(bounded, self.coefficients)
-        return self.intercept + linear.clamp(-self.reach, self.reach)
+        shift = self.intercept + linear.clamp(-self.reach, self.reach)
+        nearness = self.nearness(X)
+        return shift if nearness is None else shift * nearness[..., None]
+
+    @torch.no_grad()
+    def widen_range(self, low: Tensor, high: Tensor) -> None:
+        """Include further rows in the range in which the network is relied on.
+
+        Parameters
+        ----------
+        low, high : Tensor of shape (n_features,)
+        """
+        torch.minimum(self.low, low.to(self.low), out=self.low)
+        torch.maximum(self.high, high.to(self.high), out=self.high)
+
+    def nearness(self, X: Tensor) -> Tensor | None:
+        """Compute 1 in the range, and less beyond, (n,) or (n_members, n).
+
+        Far outside, networks extrapolate at will, and each is sure of its own answer:
+        there, the density returns to the standard normal, about that of y alone.
+        """
+        if not self.has_range:
+            return None
+        beyond = (X - self.high).relu() + (self.low - X).relu()
+        return beyond.square().sum(-1).mul(-0.5).exp()
 
     def per_member(self, X: Tensor) -> Tensor:
         """Give every member the same rows, unless each has its own."""

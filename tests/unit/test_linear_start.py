@@ -9,11 +9,10 @@ from sklearn.linear_model import BayesianRidge, Ridge
 
 from skmdn import _mixture
 from skmdn._data.folds import RowLists, every_row
-from skmdn._data.scaling import ScaledRows
+from skmdn._data.scaling import RANGE_MARGIN, ScaledRows
 from skmdn._training import initialization
 from skmdn._training.initialization import (
     PRIOR_VARIANCE,
-    REACH_OF_PREDICTIONS,
     RIDGE_PENALTIES,
     SMALLEST_RESIDUAL,
     LinearModels,
@@ -182,7 +181,7 @@ def test_predictions_stay_near_those_of_the_training_rows():
     bounded = X.clip(-LINEAR_REACH, LINEAR_REACH)
     distance = np.abs(bounded @ models.coefficients[0].numpy())
     assert distance[:5].max() > distance[5:].max(0).min()
-    factor = REACH_OF_PREDICTIONS[0] + REACH_OF_PREDICTIONS[1] / 45
+    factor = RANGE_MARGIN[0] + RANGE_MARGIN[1] / 45
     assert_allclose(models.reach[0], factor * distance[5:].max(0))
 
 

@@ -255,6 +255,45 @@ def test_a_skip_is_set_for_some_members():
     assert not any("coeff" in name for name in network.parameter_groups())
 
 
+@pytest.mark.parametrize("has_skip", [False, True])
+@pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+def test_a_network_returns_to_the_standard_normal_outside_of_its_range(
+    covariance_type, has_skip
+):
+    options = {"covariance_type": covariance_type, "n_members": 2, "has_skip": has_skip}
+    plain, network = make_network(**options), make_network(has_range=True, **options)
+    if has_skip:
+        skip = normal(2, 3, 2), normal(2, 2), torch.ones(2, 2)
+        for each in (plain, network):
+            each.set_skip(slice(2), *skip)
+    low, high = torch.full((3,), -2.0), torch.tensor([2.0, 2.0, math.inf])
+    network.widen_range(low, high)
+    network.widen_range(low + 1, high - 1)  # a range never shrinks
+    X, y = normal(6, 3).clamp(-2, 2), normal(6, 2, seed=3)
+    far = X.clone()
+    far[:, 1] = torch.tensor([1e9, -1e9, 12.0, -12, 1e2, -1e2])
+    with torch.no_grad():
+        for name, rows in (("forward", (X,)), ("mean", (X,)), ("terms", (X, y))):
+            ours, theirs = getattr(network, name)(*rows), getattr(plain, name)(*rows)
+            for found, expected in zip(ours, theirs, strict=True):
+                assert torch.equal(found, expected)  # inside, no bit changes
+        expected = -0.5 * y.square().sum(1) - math.log(2 * math.pi)
+        log_density = network.terms(far, y).log_density(2)
+        assert_allclose(log_density, expected.expand(2, -1), atol=1e-5)
+        per_member = network.terms(far.expand(2, -1, -1), y).log_density(2)
+        assert_allclose(per_member, log_density, rtol=1e-12)
+        mixture = _mixture.log_prob(network(far), y.expand(2, -1, -1))
+        assert_allclose(mixture, log_density, rtol=1e-9)
+        mean, variance = network.moments(far)
+        assert_allclose(mean, 0, atol=1e-9)
+        assert_allclose(variance, 1, atol=1e-5)
+        # A standard deviation beyond, all raw numbers are multiplied by exp(-1/2).
+        beyond = X.clone()
+        beyond[:, 0], beyond[:, 2] = 3.0, 1e3
+        assert_allclose(network.nearness(beyond), math.exp(-0.5), rtol=1e-12)
+    assert not any(name in network.parameter_groups() for name in ("low", "high"))
+
+
 # -- pools -----------------------------------------------------------------------
 
 
