@@ -238,29 +238,36 @@ class MixtureDensityNetwork(nn.Module):
         mixture : tuple of log-weights, means and precision factors
             With leading axes (n_members, n).
         """
-        mixture = cast(Mixture, self.head(self.last_hidden(X), self.nearness(X)))
+        nearness = self.nearness(X)
+        mixture = cast(Mixture, self.head(self.last_hidden(X), nearness))
         if not self.has_skip:
             return mixture
-        return mixture._replace(means=mixture.means + self.shift(X).unsqueeze(-2))
+        means = mixture.means + self.shift(X, nearness).unsqueeze(-2)
+        return mixture._replace(means=means)
 
     @without_autocast
     def mean(self, X: Tensor) -> Tensor:
         """Compute the conditional mean of every member, (n_members, d, n)."""
-        mean = self.head.mean(self.last_hidden(X), self.nearness(X))
-        return mean + self.shift(X).mT if self.has_skip else mean
+        nearness = self.nearness(X)
+        mean = self.head.mean(self.last_hidden(X), nearness)
+        return mean + self.shift(X, nearness).mT if self.has_skip else mean
 
     @without_autocast
     def moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the conditional mean and variances, both (n_members, d, n)."""
-        mean, variance = self.head.moments(self.last_hidden(X), self.nearness(X))
-        return mean + self.shift(X).mT if self.has_skip else mean, variance
+        nearness = self.nearness(X)
+        mean, variance = self.head.moments(self.last_hidden(X), nearness)
+        if self.has_skip:
+            mean = mean + self.shift(X, nearness).mT
+        return mean, variance
 
     @without_autocast
     def terms(self, X: Tensor, y: Tensor) -> Terms:
         """Compute the terms of the log-density of y, (n, d) or (n_members, n, d)."""
+        nearness = self.nearness(X)
         if self.has_skip:
-            y = y - self.shift(X)
-        return self.head.terms(self.last_hidden(X), y, self.nearness(X))
+            y = y - self.shift(X, nearness)
+        return self.head.terms(self.last_hidden(X), y, nearness)
 
     @torch.no_grad()
     def set_skip(
@@ -280,12 +287,14 @@ class MixtureDensityNetwork(nn.Module):
         self.intercept[members, 0] = intercept.to(self.intercept)
         self.reach[members, 0] = reach.to(self.reach)
 
-    def shift(self, X: Tensor) -> Tensor:
-        """Compute what is added to all means, (n_members, n, d)."""
+    def shift(self, X: Tensor, nearness: Tensor | None = None) -> Tensor:
+        """Compute what is added to all means, (n_members, n, d).
+
+        Rows that train are in the range, and need no `nearness`.
+        """
         bounded = self.per_member(X).clamp(-LINEAR_REACH, LINEAR_REACH)
         linear = torch.bmm(bounded, self.coefficients)
         shift = self.intercept + linear.clamp(-self.reach, self.reach)
-        nearness = self.nearness(X)
         return shift if nearness is None else shift * nearness[..., None]
 
     @torch.no_grad()

@@ -33,6 +33,7 @@ FIRST = (
     "unit/test_metrics.py",
     "unit/test_gradient.py",
     "unit/test_nn.py",
+    "unit/test_optimizer.py",
     "unit/test_rows.py",
     "unit/test_training.py",
     "unit/test_calibration.py",
@@ -173,13 +174,25 @@ MUTATIONS = {
         "apportion", "weights / (_1 + 1)", "weights"
     ),
     "skip left out of the mean": Mutation(
-        "MixtureDensityNetwork.mean", "_1 + self.shift(X).mT", "_1"
+        "MixtureDensityNetwork.mean", "_1 + self.shift(X, _2).mT", "_1"
     ),
     "skip left out of the moments": Mutation(
-        "MixtureDensityNetwork.moments", "_1 + self.shift(X).mT", "_1"
+        "MixtureDensityNetwork.moments", "_1 + self.shift(X, _2).mT", "_1"
     ),
     "skip added instead of subtracted": Mutation(
-        "MixtureDensityNetwork.terms", "y - self.shift(X)", "y + self.shift(X)"
+        "MixtureDensityNetwork.terms", "y - self.shift(X, _1)", "y + self.shift(X, _1)"
+    ),
+    "rows below the range not noticed": Mutation(
+        "MixtureDensityNetwork.nearness", "_1 + (self.low - X).relu()", "_1"
+    ),
+    "skip extrapolated far outside": Mutation(
+        "MixtureDensityNetwork.shift", "_1 * nearness[..., None]", "_1"
+    ),
+    "range by the rows of one rank": Mutation(
+        "Scaling.range_of", "(-ranks.max(-_1), ranks.max(_2))", "(_1, _2)"
+    ),
+    "gradients along which Muon does not look ahead": Mutation(
+        "Optimizer._step_hidden", "_1.lerp(momentum, MOMENTUM)", "momentum"
     ),
     "gradients of other ranks left out": Mutation(
         "Optimizer.step", "self.ranks.all_reduce_(_1)", "_1"
