@@ -48,8 +48,8 @@ class MDNRegressor(
     Parameters
     ----------
     n_components : int or "auto", default="auto"
-        Gaussians of each network; "auto" uses one per 2000 rows, between 3 (8 with
-        2 to 4 outputs) and 16.
+        Gaussians of each network; "auto" uses one per 2000 rows, between 3 and 16;
+        with 2 to 5 outputs one per 300 rows, between 8 and 16.
     covariance_type : {"full", "tied", "diag", "spherical", "low_rank"}, default="full"
         Covariance of a component over the outputs, as in
         :class:`~sklearn.mixture.GaussianMixture`: a full matrix, one full matrix shared

@@ -30,11 +30,11 @@ STEPS_OF_CHOICE, LARGEST_SHARE_OF_CHOICE = 200, 0.25
 # few steps of an epoch.
 STEPS_PER_SCORE = 32
 
-ROWS_PER_COMPONENT = 2000
-FEWEST_COMPONENTS, MOST_COMPONENTS = 3, 16
-# Of 2 to 4 outputs: regions of a plane are bent and have corners. With more outputs,
+ROWS_PER_COMPONENT, FEWEST_COMPONENTS, MOST_COMPONENTS = 2000, 3, 16
+# Of 2 to 5 outputs: regions of a plane are bent and have corners. With more outputs,
 # a component has too many parameters.
-FEWEST_OF_SEVERAL, SEVERAL_OUTPUTS = 8, range(2, 5)
+SEVERAL_OUTPUTS = range(2, 6)
+ROWS_PER_COMPONENT_OF_SEVERAL, FEWEST_OF_SEVERAL = 300, 8
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def auto_networks(n_rows: int) -> tuple[int, tuple[int, ...]]:
 
 def auto_n_components(n_rows: int, n_outputs: int) -> int:
     """Return a number of components in proportion to the rows, within bounds."""
-    n_components = round(n_rows / ROWS_PER_COMPONENT)
-    is_several = n_outputs in SEVERAL_OUTPUTS
-    fewest = FEWEST_OF_SEVERAL if is_several else FEWEST_COMPONENTS
-    return min(max(n_components, fewest), MOST_COMPONENTS)
+    rows_per_component, fewest = ROWS_PER_COMPONENT, FEWEST_COMPONENTS
+    if n_outputs in SEVERAL_OUTPUTS:
+        rows_per_component, fewest = ROWS_PER_COMPONENT_OF_SEVERAL, FEWEST_OF_SEVERAL
+    return min(max(round(n_rows / rows_per_component), fewest), MOST_COMPONENTS)
 
 
 def auto_batch_size(n_rows: int) -> int:

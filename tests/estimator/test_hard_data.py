@@ -129,11 +129,17 @@ def test_automatic_networks_follow_the_number_of_rows(n_rows, n_estimators, widt
 
 
 def test_automatic_number_of_components_follows_the_rows():
-    for n_outputs, fewest in ((1, (3, 5)), (2, (8, 8)), (4, (8, 8)), (5, (3, 5))):
+    for n_outputs, expected in (
+        (1, [3, 3, 5, 10, 16]),
+        (2, [8, 10, 16, 16, 16]),
+        (5, [8, 10, 16, 16, 16]),
+        (6, [3, 3, 5, 10, 16]),
+    ):
         numbers = [
-            auto_n_components(n, n_outputs) for n in (10, 10_000, 20_000, 1_000_000)
+            auto_n_components(n, n_outputs)
+            for n in (10, 3000, 10_000, 20_000, 1_000_000)
         ]
-        assert numbers == [*fewest, 10, 16]
+        assert numbers == expected
     X, y = linear_data(d=1)
     mdn = quick(n_components="auto", warm_start=True, max_iter=2).fit(X, y)
     assert mdn.n_components_ == 3
