@@ -114,7 +114,7 @@ class Portfolio:
             for stack in self.active:
                 stack.keep(score, settings.tol, is_recorded=is_warm)
             return score
-        is_choice = n_epochs == settings.n_epochs_of_choice and not self.is_narrow
+        is_choice = self.is_due(n_epochs)
         n_since = n_epochs % settings.n_epochs_per_score
         if n_since and not is_choice and n_epochs < settings.max_iter:
             return self.score
@@ -140,6 +140,54 @@ class Portfolio:
 
     # -- choice ------------------------------------------------------------------
 
+    def is_due(self, n_epochs: int) -> bool:
+        """Whether kinds can be dropped after an epoch."""
+        settings = self.data.settings
+        epochs = settings.n_epochs_of_halving, settings.n_epochs_of_choice
+        return not self.is_narrow and n_epochs in epochs
+
+    def choose(self, n_epochs: int) -> str:
+        """Drop kinds after an epoch where this is due; return a report if there is one.
+
+        This is successive halving (Jamieson and Talwalkar 2016) in two rounds.
+        """
+        settings = self.data.settings
+        if not self.is_due(n_epochs):
+            return ""
+        if n_epochs < settings.n_epochs_of_choice:
+            return self.halve()
+        return self.narrow(with_new=n_epochs < settings.max_iter)
+
+    def halve(self) -> str:
+        """Drop the kinds with the smallest weights, if more than can go on.
+
+        One kind more is kept than can go on after the choice.
+
+        Returns
+        -------
+        report : str
+            What was dropped, and why; empty if nothing was.
+        """
+        n_kept = self.data.n_members // self.builder.group_size + 1
+        contenders = self.contenders
+        if len(contenders) <= n_kept:
+            return ""
+        weights = self._ranked_weights(self._weights())
+        is_kept = weights >= np.sort(weights)[-n_kept]
+        dropped = [x for x, kept in zip(contenders, is_kept, strict=True) if not kept]
+        self.scores |= {item.kind: item.best.score for item in dropped}
+        self._go_on(
+            {
+                item.kind: item.n_members
+                for item, kept in zip(contenders, is_kept, strict=True)
+                if kept
+            }
+        )
+        report = ", ".join(
+            f"{item.kind} {self.in_unit_of_y(item.best.score):.4f}" for item in dropped
+        )
+        return f"Networks that do not go on: {report}"
+
     def narrow(self, *, with_new: bool = True) -> str:
         """Keep the kinds with the largest weights, and share the members among them.
 
@@ -156,15 +204,12 @@ class Portfolio:
         weights = self._weights()
         n_groups, n_left = divmod(self.data.n_members, builder.group_size)
         most = n_groups if len(weights) == 1 else math.ceil(n_groups / 2)
-        # Kinds without weight stand behind, in the order of their scores.
-        scores = np.array([item.best.score for item in contenders])
-        behind = np.exp(scores - scores.max())
-        groups = apportion(weights + SMALLEST_WEIGHT * behind, n_groups, most)
+        groups = apportion(self._ranked_weights(weights), n_groups, most)
         if not with_new:
             groups, n_left = np.minimum(groups, 1), 0
         seats = groups * builder.group_size
         seats[np.argmax(weights)] += n_left
-        self.scores = {item.kind: item.best.score for item in contenders}
+        self.scores |= {item.kind: item.best.score for item in contenders}
         of_kind = {
             item.kind: int(n) for item, n in zip(contenders, seats, strict=True) if n
         }
@@ -174,12 +219,22 @@ class Portfolio:
             for item, weight in zip(contenders, weights, strict=True)
         )
         self.is_narrow, builder.n_held_out = True, 1
+        self._go_on(of_kind)
+        return f"Networks that go on: {report}"
+
+    def _go_on(self, of_kind: Mapping[str, int]) -> None:
+        """Continue with the given numbers of members of some kinds."""
         self.stacks = [
-            builder.continued(stack, sizes)
+            self.builder.continued(stack, sizes)
             for stack in self.stacks
             if (sizes := {k: of_kind[k] for k in stack.sizes if k in of_kind})
         ]
-        return f"Networks that go on: {report}"
+
+    def _ranked_weights(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Let kinds without weight stand behind, in the order of their scores."""
+        scores = np.array([item.best.score for item in self.contenders])
+        behind: NDArray[np.float64] = SMALLEST_WEIGHT * np.exp(scores - scores.max())
+        return weights + behind
 
     def _weights(self) -> NDArray[np.float64]:
         """Compute the weight of each kind if all members were of this kind."""
@@ -229,10 +284,14 @@ class Portfolio:
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Continue from a `state`."""
-        if bool(state["is_narrow"]) and not self.is_narrow:
-            self.is_narrow, self.builder.n_held_out = True, 1
-            kinds, sizes = state["kinds"].tolist(), state["n_members"].tolist()
-            self.stacks = self.builder.new_stacks(dict(zip(kinds, sizes, strict=True)))
+        kinds, numbers = state["kinds"].tolist(), state["n_members"].tolist()
+        sizes = dict(zip(kinds, numbers, strict=True))
+        is_narrow = bool(state["is_narrow"])
+        present = {item.kind: item.n_members for item in self.contenders}
+        if sizes != present or is_narrow != self.is_narrow:
+            if is_narrow:
+                self.is_narrow, self.builder.n_held_out = True, 1
+            self.stacks = self.builder.new_stacks(sizes)
         kinds, scores = state["scored_kinds"], state["scores_of_kinds"]
         self.scores = dict(zip(kinds.tolist(), scores.tolist(), strict=True))
         self.score = float(state["score"])

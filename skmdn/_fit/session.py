@@ -200,7 +200,7 @@ class FitSession:
         If the networks diverge, the session is stopped at the weights before.
         """
         take_share()
-        portfolio, settings = self.portfolio, self.data.settings
+        portfolio = self.portfolio
         if self.is_speaking and not self.history.losses and not portfolio.is_narrow:
             print(f"Kinds that compete: {', '.join(portfolio.builder.kinds)}")
         losses, sizes = [], []
@@ -223,11 +223,9 @@ class FitSession:
             self.history.scores.append(portfolio.in_unit_of_y(score))
         if self.is_speaking:
             print(self.history.last_line(self.n_epochs))
-        if self.n_epochs == settings.n_epochs_of_choice and not portfolio.is_narrow:
-            can_train = self.n_epochs < settings.max_iter
-            report = portfolio.narrow(with_new=can_train)
-            if self.is_speaking:
-                print(report)
+        report = portfolio.choose(self.n_epochs)
+        if self.is_speaking and report:
+            print(report)
 
     def stop(self) -> None:
         """Run no further epoch."""

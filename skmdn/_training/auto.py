@@ -23,8 +23,8 @@ FEWEST_EPOCHS, MOST_EPOCHS, PATIENT_SHARE = 20, 400, 1 / 3
 # Of small and wide networks.
 STEPS, MORE_STEPS = 1500, 2000
 
-# Steps in the smallest batches after which held-out rows decide which kinds of networks
-# go on, and the largest share of all epochs for this. Larger batches tell more.
+# Steps after which held-out rows decide which kinds of networks go on, and the largest
+# share of all epochs for this. Some kinds are dropped after half of these steps.
 STEPS_OF_CHOICE, LARGEST_SHARE_OF_CHOICE = 200, 0.25
 # Epochs are scored at about this distance: on small tables scoring takes as long as the
 # few steps of an epoch.
@@ -51,6 +51,7 @@ class TrainingSettings:
     n_iter_no_change: int
     max_grad_norm: float | None
     verbose: bool
+    n_epochs_of_halving: int
     n_epochs_of_choice: int
     n_epochs_per_score: int
 
@@ -81,11 +82,10 @@ class TrainingSettings:
         # Weights before the end of the warm-up are not kept, and tell nothing.
         n_left = settings["max_iter"] - settings["warmup_iter"]
         most = math.ceil(LARGEST_SHARE_OF_CHOICE * n_left)
-        larger = max(1.0, settings["batch_size"] / SMALLEST_BATCH)
-        wanted = STEPS_OF_CHOICE / np.cbrt(larger) / n_steps
-        n_epochs = min(max(1, round(wanted)), most)
+        n_epochs = min(max(1, round(STEPS_OF_CHOICE / n_steps)), most)
         return cls(
             **settings,
+            n_epochs_of_halving=settings["warmup_iter"] + max(1, n_epochs // 2),
             n_epochs_of_choice=settings["warmup_iter"] + n_epochs,
             n_epochs_per_score=min(
                 max(1, round(STEPS_PER_SCORE / n_steps)), settings["n_iter_no_change"]

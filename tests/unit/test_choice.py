@@ -175,6 +175,51 @@ def test_members_that_go_on_stand_where_they_stood(n_estimators, covariance_type
     assert covariance_type == "diag" or own is not None
 
 
+def test_halving_drops_the_kinds_with_the_smallest_weights():
+    session = make_session(n_estimators=16, max_iter=40)
+    portfolio, settings = session.portfolio, session.data.settings
+    assert [item.kind for item in portfolio.contenders] == [*AUTO_KINDS]
+    weights = dict(zip(AUTO_KINDS, (0.0, 0.3, 0.2, 0.4, 0.1), strict=True))
+    portfolio._weights = lambda: np.array(
+        [weights[item.kind] for item in portfolio.contenders]
+    )
+    portfolio.halve, halve = lambda: report, portfolio.halve
+    report = ""
+    while session.n_epochs < settings.n_epochs_of_halving:
+        session.step()
+    kept = {"periodic_0.3", "periodic_1", "linear"}
+    before = {
+        item.kind: stack.loop.values[item.members].clone()
+        for stack in portfolio.stacks
+        for item in stack.contenders
+    }
+    report = halve()
+    assert {item.kind for item in portfolio.contenders} == kept
+    assert {*portfolio.scores} == {*AUTO_KINDS} - kept
+    assert all(kind in report for kind in portfolio.scores)
+    assert not portfolio.is_narrow
+    assert_honest(portfolio)
+    for stack in portfolio.stacks:
+        assert len(stack.folds) == 2
+        for item in stack.contenders:
+            assert item.n_members == 8
+            assert torch.equal(stack.loop.values[item.members], before[item.kind])
+    assert halve() == ""
+    # A state between the rounds is restored.
+    resumed = make_session(n_estimators=16, max_iter=40)
+    resumed.load(session.state())
+    assert {item.kind for item in resumed.portfolio.contenders} == kept
+    assert_honest(resumed.portfolio)
+    resumed.portfolio._weights = session.portfolio._weights = lambda: np.ones(3) / 3
+    for each in (session, resumed):
+        while not each.is_over:
+            each.step()
+    assert {*session.portfolio.scores} == {*AUTO_KINDS}
+    result, expected = resumed.finish(), session.finish()
+    assert_array_equal(result.oof_log_density, expected.oof_log_density)
+    assert result.portfolio_scores == expected.portfolio_scores
+
+
 def test_the_best_kind_is_kept():
     """A linear truth, which a linear model knows from the start."""
     session = after_choice(rows=linear_data(d=1), n_estimators=8)

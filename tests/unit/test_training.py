@@ -33,6 +33,7 @@ SETTINGS = {
     "n_iter_no_change": 3,
     "max_grad_norm": None,
     "verbose": False,
+    "n_epochs_of_halving": 1,
     "n_epochs_of_choice": 2,
     "n_epochs_per_score": 1,
 }
@@ -355,7 +356,7 @@ def test_optimiser_continues_from_its_moments():
 # -- settings ----------------------------------------------------------------------
 
 
-PARAMETERS = SETTINGS.keys() - {"n_epochs_of_choice", "n_epochs_per_score"}
+PARAMETERS = {name for name in SETTINGS if not name.startswith("n_epochs_")}
 
 
 def resolve(n_rows, **params):
@@ -374,4 +375,6 @@ def test_kinds_are_compared_early_but_after_the_warmup(n_rows, max_iter, warmup_
     n_left = settings.max_iter - warmup_iter
     n_compared = settings.n_epochs_of_choice - warmup_iter
     assert 1 <= n_compared <= int(np.ceil(n_left / 4))
+    n_halved = settings.n_epochs_of_halving - warmup_iter
+    assert n_halved == max(1, n_compared // 2)
     assert settings.n_epochs_per_score >= 1
