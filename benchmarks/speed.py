@@ -83,6 +83,7 @@ def make_loop(batch_size: int, **network_options) -> TrainingLoop:
         n_iter_no_change=1000,
         max_grad_norm=5.0,
         verbose=False,
+        n_epochs_of_halving=1,
         n_epochs_of_choice=1,
         n_epochs_per_score=1,
     )

@@ -347,10 +347,15 @@ def test_out_of_fold_scores_are_those_of_new_groups():
     mdn.fit(X, y)
     naive = mdn.score(X_new, y_new)
     assert mdn.oof_score_ > naive + 2
-    # Nor does early stopping let a single network learn the groups by heart.
-    naive = mdn.set_params(n_estimators=1).fit(X, y).score(X_new, y_new)
-    mdn.fit(X, y, groups=group)
-    assert mdn.score(X_new, y_new) > naive + 2
+    # Nor does early stopping let a single network learn the groups by heart. It holds
+    # out six of them only, so that the gain varies.
+    gains = []
+    for seed in range(3):
+        mdn.set_params(n_estimators=1, random_state=seed)
+        naive = mdn.fit(X, y).score(X_new, y_new)
+        gains.append(mdn.fit(X, y, groups=group).score(X_new, y_new) - naive)
+    assert min(gains) > 1
+    assert np.mean(gains) > 4
 
 
 def test_a_continued_fit_holds_out_the_same_groups():
