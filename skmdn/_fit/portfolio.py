@@ -48,7 +48,8 @@ class Portfolio:
     is_narrow : bool
         Whether the choice is made.
     scores : dict of float
-        Score of each kind at the choice, less the cost of training.
+        Score of each kind at the choice, or when it was dropped before, less the cost
+        of training.
     """
 
     def __init__(
@@ -172,17 +173,12 @@ class Portfolio:
         contenders = self.contenders
         if len(contenders) <= n_kept:
             return ""
-        weights = self._ranked_weights(self._weights())
-        is_kept = weights >= np.sort(weights)[-n_kept]
-        dropped = [x for x, kept in zip(contenders, is_kept, strict=True) if not kept]
-        self.scores |= {item.kind: item.best.score for item in dropped}
-        self._go_on(
-            {
-                item.kind: item.n_members
-                for item, kept in zip(contenders, is_kept, strict=True)
-                if kept
-            }
+        order = self._ranked_weights(self._weights()).argsort()
+        dropped, kept = (
+            [contenders[i] for i in part] for part in (order[:-n_kept], order[-n_kept:])
         )
+        self.scores |= {item.kind: item.best.score for item in dropped}
+        self._go_on({item.kind: item.n_members for item in kept})
         report = ", ".join(
             f"{item.kind} {self.in_unit_of_y(item.best.score):.4f}" for item in dropped
         )
