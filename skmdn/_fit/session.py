@@ -199,12 +199,12 @@ class FitSession:
 
         If the networks diverge, the session is stopped at the weights before.
         """
-        take_share()
         portfolio = self.portfolio
         if self.is_speaking and not self.history.losses and not portfolio.is_narrow:
             print(f"Kinds that compete: {', '.join(portfolio.builder.kinds)}")
         losses, sizes = [], []
         for stack in portfolio.active:
+            take_share(stack.loop.work)
             loss = stack.loop.run_epoch_with_rollback(stack.rows, self.n_epochs)
             if loss is None:
                 stack.has_diverged = True

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from skmdn._training.auto import TrainingSettings
 from skmdn._training.batches import ListedRows
+from skmdn._training.capture import Captured, can_capture
 from skmdn._training.optimizer import Optimizer
 from skmdn.distributed import ALONE, Ranks
 from skmdn.nn.backprop import Backpropagation
@@ -36,12 +40,18 @@ class TrainingLoop:
         self.generator = network.generator = generator
         self.optimizer = Optimizer(network, settings, ranks)
         self.n_rollbacks = 0
-        self._backpropagations: dict[int, Backpropagation] = {}
+        self._runs: dict[tuple[int, str], Callable[..., Tensor]] = {}
+        self._step = self._captured(self.optimizer.step)
 
     @property
     def values(self) -> Tensor:
         """Parameters of all networks, (n_members, size)."""
         return self.optimizer.parameters.values
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of the forward pass of a batch."""
+        return self.settings.batch_size * self.values.numel()
 
     def run_epoch_with_rollback(self, rows: ListedRows, epoch: int) -> float | None:
         """Run one epoch; if networks diverge, repeat it at a lower learning rate.
@@ -76,10 +86,10 @@ class TrainingLoop:
         damping = ROLLBACK_RATE**self.n_rollbacks
         batches = rows.batches(self._order(rows.index), n_batches)
         for position, (X, y, weight) in enumerate(batches):
-            backpropagation = self._backpropagation(X.shape[1])
-            losses = backpropagation.run(X, y, weight, loss)
             done = (epoch + position / n_batches) / settings.max_iter
-            self.optimizer.step(min(done, 1.0), damping)
+            rate = self.optimizer.rate(min(done, 1.0)) * damping
+            losses = self._run(X.shape[1], loss)(X, y, weight)
+            self._step(rate)
             total += losses.sum(dim=1)
         # Processors can differ in the last bit, and after many steps by more.
         self.ranks.broadcast_(self.values)
@@ -96,8 +106,16 @@ class TrainingLoop:
             )
         return orders
 
-    def _backpropagation(self, n_rows: int) -> Backpropagation:
-        """Return the buffers for batches of a size; sizes differ by one row at most."""
-        if n_rows not in self._backpropagations:
-            self._backpropagations[n_rows] = Backpropagation(self.network, n_rows)
-        return self._backpropagations[n_rows]
+    def _run(self, n_rows: int, loss: str) -> Callable[..., Tensor]:
+        """Return the backpropagation of batches; sizes differ by one row at most."""
+        key = n_rows, loss
+        if key not in self._runs:
+            backpropagation = Backpropagation(self.network, n_rows)
+            self._runs[key] = self._captured(partial(backpropagation.run, loss=loss))
+        return self._runs[key]
+
+    def _captured(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Capture a function of tensors, where that is possible."""
+        if self.ranks.size > 1 or not can_capture(self.network):
+            return function
+        return Captured(function, self.values.device)

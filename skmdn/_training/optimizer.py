@@ -94,7 +94,7 @@ class FlatParameters:
         scale = 1 + 0 * norm if max_norm is None else (max_norm / norm).clamp_(max=1)
         self.gradient.mul_(scale).nan_to_num_(0.0, 0.0, 0.0)
 
-    def decay_(self, factor: float) -> None:
+    def decay_(self, factor: float | Tensor) -> None:
         """Shrink the matrices by a share of their size."""
         self.matrices.mul_(1 - factor)
 
@@ -184,20 +184,20 @@ class Optimizer:
         self.state = OptimizerState.zeros_like(self.parameters)
         ranks.broadcast_(self.parameters.values)
 
-    def step(self, done: float, damping: float) -> None:
+    def rate(self, done: float) -> float:
+        """Return the learning rate after a share of the training."""
+        schedule = LEARNING_RATES[self.settings.learning_rate]
+        return self.settings.learning_rate_init * schedule(done)
+
+    def step(self, rate: float | Tensor) -> None:
         """Take one step against the gradient, summed over the ranks.
 
         Parameters
         ----------
-        done : float
-            Share of the training that is done, which sets the learning rate.
-        damping : float
-            Further factor of the learning rate.
+        rate : float or Tensor of shape ()
+            Learning rate.
         """
         settings, parameters = self.settings, self.parameters
-        schedule = LEARNING_RATES[settings.learning_rate]
-        rate = settings.learning_rate_init * schedule(done)
-        rate *= damping
         self.ranks.all_reduce_(parameters.gradient)
         parameters.clip_(settings.max_grad_norm)
         parameters.decay_(rate * settings.alpha)
@@ -220,7 +220,7 @@ class Optimizer:
             fused=True,
         )
 
-    def _step_hidden(self, rate: float) -> None:
+    def _step_hidden(self, rate: float | Tensor) -> None:
         """Take a step of Muon in the hidden layers, and hide their gradient."""
         parameters, momentum = self.parameters, self.state.momentum
         if parameters.n_hidden == 0:
@@ -232,7 +232,7 @@ class Optimizer:
         ahead = parameters.hidden_layers(gradient.lerp(momentum, MOMENTUM))
         for weight, direction in zip(layers, ahead, strict=True):
             size = rate * STEP_SIZE * math.sqrt(max(weight.shape[1:]))
-            weight.sub_(orthogonal_factors(direction), alpha=size)
+            weight.sub_(orthogonal_factors(direction).mul_(size))
         gradient.zero_()
 
     def snapshot(self) -> list[Tensor]:

@@ -13,6 +13,8 @@ from numpy.testing import assert_array_equal
 from sklearn.model_selection import GridSearchCV
 
 from skmdn._fit.session import FitSession
+from skmdn._training.loop import TrainingLoop
+from skmdn._utils import threads
 from skmdn.datasets import make_rotating_gaussians
 
 X, Y = make_rotating_gaussians(80, random_state=0)
@@ -33,6 +35,31 @@ def threads_in(estimator, X, y):
 def large_arrays_in(folder, estimator, X, y):
     """Count the files by which joblib sends arrays to its workers."""
     return len(list(folder.rglob("*.pkl")))
+
+
+def test_a_fit_uses_several_threads_only_where_they_pay(monkeypatch):
+    seen = []
+    run_epoch = TrainingLoop.run_epoch
+
+    def watched(loop, rows, epoch):
+        seen.append((loop.work, torch.get_num_threads()))
+        return run_epoch(loop, rows, epoch)
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(TrainingLoop, "run_epoch", watched)
+    torch.set_num_threads(4)
+    try:
+        quick(max_iter=1).fit(X, Y)
+        work, n_threads = seen.pop()
+        assert work < threads.WORK_PER_THREAD
+        assert n_threads == 1
+        for least, expected in ((work // 2, 2), (work // 3, 3), (work // 9, 4)):
+            monkeypatch.setattr(threads, "WORK_PER_THREAD", least)
+            quick(max_iter=1).fit(X, Y)
+            assert seen.pop() == (work, expected)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_worker_processes_share_the_cores_and_get_the_rows_once(tmp_path):
@@ -74,6 +101,7 @@ def test_fits_in_one_process_share_its_threads(monkeypatch):
     trained, ended = threading.Event(), threading.Event()
     before = torch.get_num_threads()
     monkeypatch.setattr(FitSession, "step", watched)
+    monkeypatch.setattr(threads, "WORK_PER_THREAD", 1)
     torch.set_num_threads(4)
     try:
         fits = [

@@ -94,7 +94,7 @@ def test_hidden_layers_step_along_the_orthogonal_factor_of_the_mean_gradient():
         for parameter in network.parameters():
             parameter.grad.normal_(generator=generator)
         gradients = [weight.grad.clone() for weight in weights]
-        optimizer.step(0.0, damping=0.5)
+        optimizer.step(0.5 * optimizer.rate(0.0))
         for weight, mean, gradient in zip(expected, means, gradients, strict=True):
             mean *= MOMENTUM
             mean += (1 - MOMENTUM) * gradient
@@ -122,7 +122,7 @@ def test_all_else_steps_as_adam_does():
             if is_decayed:
                 copy.data *= 1 - RATE * 0.1
         adam.step()
-        optimizer.step(0.0, damping=1.0)
+        optimizer.step(optimizer.rate(0.0))
         for copy, parameter in zip(copies, others, strict=True):
             assert_allclose(parameter.detach(), copy.detach(), rtol=1e-9, atol=1e-12)
 
@@ -135,12 +135,12 @@ def test_members_step_alone():
         parameter.grad.normal_(generator=generator)
     before = optimizer.parameters.values.clone()
     gradient = optimizer.parameters.gradient.clone()
-    optimizer.step(0.0, damping=1.0)
+    optimizer.step(optimizer.rate(0.0))
     for member in range(3):
         _, alone = make_optimizer(n_members=1)
         alone.parameters.values.copy_(before[[member]])
         alone.parameters.gradient.copy_(gradient[[member]])
-        alone.step(0.0, damping=1.0)
+        alone.step(alone.rate(0.0))
         ours = optimizer.parameters.values[[member]]
         assert_allclose(alone.parameters.values, ours, rtol=1e-12)
 
@@ -171,7 +171,7 @@ def test_a_state_is_stored_and_continued():
     generator = torch.Generator().manual_seed(1)
     for parameter in network.parameters():
         parameter.grad.normal_(generator=generator)
-    optimizer.step(0.0, damping=1.0)
+    optimizer.step(optimizer.rate(0.0))
     arrays = optimizer.state.to_arrays("1.")
     assert sorted(arrays) == ["1.mean", "1.momentum", "1.n_steps", "1.square"]
     assert arrays["1.momentum"].any()
