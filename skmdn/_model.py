@@ -16,7 +16,8 @@ from skmdn import _mixture
 from skmdn._data.folds import RowLists
 from skmdn._data.outputs import Outputs
 from skmdn._data.rows import UniqueRows, as_dense
-from skmdn._data.scaling import LazyMatrix, Scaling, take_rows
+from skmdn._data.scaling import LazyMatrix, Scaling, ViewedMatrix, take_rows
+from skmdn._data.views.kriging import Kriging
 from skmdn._mixture import Mixture
 from skmdn._training.kinds import SINGLE_KINDS, USER_DEFINED
 from skmdn._training.pooling import Pooling
@@ -58,6 +59,10 @@ class ConditionalModel:
         Standardisation of X and of y.
     outputs : Outputs
         Names of the outputs, and the shape of one y.
+    views : mapping
+        Views by name.
+    views_of : sequence of str or None
+        View that each network of the pool uses.
     """
 
     pool: NetworkPool
@@ -66,6 +71,8 @@ class ConditionalModel:
     features: Scaling
     target: Scaling
     outputs: Outputs
+    views: Mapping[str, Kriging]
+    views_of: Sequence[str | None]
 
     def on(self, device: str) -> ConditionalModel:
         """Copy the networks to a device if it has float64; others fall back on the CPU.
@@ -143,19 +150,24 @@ class ConditionalModel:
         """Compute the log-density of one y (n, d) for each row of X, (n,), in nats."""
         log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
         for chunk, rows in self._chunks(X, self.pool.floats_per_row):
-            targets = self.target.transform(y[chunk]).to(rows.device)
+            targets = self.target.transform(y[chunk]).to(rows[0].device)
             log_prob[chunk] = self.pool.log_density(rows, targets).cpu()
         return to_numpy(log_prob.sub_(self.target.log_scale))
 
     @inference()
     def held_out_log_prob(
-        self, rows: UniqueRows, held_out: RowLists
+        self, rows: UniqueRows, held_out: RowLists, columns: Mapping[str, Tensor]
     ) -> NDArray[np.float64]:
         """Compute the log-density of rows under the networks that held them out, (n,).
 
-        Densities of several such networks are pooled.
+        Densities of several such networks are pooled. The columns are those of the
+        views that each fold sees.
         """
         X = LazyMatrix(rows.X, rows.positions, self.features, torch.float64)
+        matrices = [
+            X if view is None else ViewedMatrix(X, columns[view])
+            for view in self.views_of
+        ]
         y = self.target.transform(rows.y)
         log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
         n_folds, n_rows = held_out.rows.shape
@@ -166,9 +178,11 @@ class ConditionalModel:
                 part[:, first : first + HELD_OUT_ROWS] for part in held_out
             )
             parts = []
-            for network, fold in zip(self.pool, folds, strict=True):
+            for network, fold, matrix in zip(self.pool, folds, matrices, strict=True):
                 of_member = index[fold]
-                terms = network.terms(take_rows(X, of_member), take_rows(y, of_member))
+                terms = network.terms(
+                    take_rows(matrix, of_member, fold), take_rows(y, of_member)
+                )
                 parts.append(terms.log_density(y.shape[1]))
             pooled = pooling.pool(torch.cat(parts))
             log_prob[index[counts]] = pooled[counts]
@@ -202,6 +216,8 @@ class ConditionalModel:
             "target": self.target.to_state(),
             "event_shape": self.outputs.event_shape,
             "output_names": self.outputs.names,
+            "views": {name: view.to_state() for name, view in self.views.items()},
+            "views_of": list(self.views_of),
         }
 
     @classmethod
@@ -219,7 +235,18 @@ class ConditionalModel:
             tuple(state["event_shape"]), None if names is None else tuple(names)
         )
         sizes, n_estimators = state["sizes"], state["n_estimators"]
-        return cls(pool.eval(), sizes, n_estimators, features, target, outputs)
+        views = {k: Kriging.from_state(v) for k, v in state.get("views", {}).items()}
+        views_of = state.get("views_of", [None] * len(networks))
+        return cls(
+            pool.eval(),
+            sizes,
+            n_estimators,
+            features,
+            target,
+            outputs,
+            views,
+            views_of,
+        )
 
     def _buffer(self, X: Any) -> Tensor:
         """Allocate (n, d) results once: a list of parts would fragment the memory."""
@@ -227,11 +254,18 @@ class ConditionalModel:
             X.shape[0], self.outputs.size, dtype=torch.float64, device="cpu"
         )
 
-    def _chunks(self, X: Any, floats: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices and their standardised rows, on the device of the networks."""
-        device = self.pool.log_weights.device
+    def _chunks(self, X: Any, floats: int) -> Iterator[tuple[slice, list[Tensor]]]:
+        """Yield slices and the features of each network, on its device."""
         for chunk in row_chunks(X.shape[0], 8 * floats):
-            yield chunk, self.features.transform(as_dense(X[chunk])).to(device)
+            yield chunk, self._features(self.features.transform(as_dense(X[chunk])))
+
+    def _features(self, X: Tensor) -> list[Tensor]:
+        """Return the features of each network for standardised rows."""
+        device = self.pool.log_weights.device
+        tables: dict[str | None, Tensor] = {None: X}
+        for name, view in self.views.items():
+            tables[name] = torch.cat([X, view(X)], dim=1)
+        return [tables[view].to(device) for view in self.views_of]
 
 
 # -- states of estimators ------------------------------------------------------------

@@ -63,12 +63,12 @@ class MDNRegressor(
         32, or 16 from 5000 distinct rows on. With 4 or more, the networks hold out
         folds, at most 8, that together cover every row.
     portfolio : "auto", sequence of str or None, default="auto"
-        Kinds of networks that compete: "periodic_0.1", "periodic_0.3" and "periodic_1"
-        (embeddings of low to high frequencies), "linear" (a low frequency, added to a
-        ridge regression that each fit starts at), "bins" and "plain" (no embedding).
-        "auto" uses all but the last. After about 200 steps the kinds with the highest
-        held-out log-likelihood go on. None, no held-out rows, a `network`, or fewer
-        than 5 epochs mean one kind; fewer than 25 rows keep the start of "linear".
+        Kinds of networks that compete (:doc:`default fit </fit>`). "auto" uses all but
+        "plain". After about 200 steps those with the highest held-out log-likelihood go
+        on; views of the other rows ("kriging") only if they gain more than noise. None,
+        no held-out rows, a `network`, or fewer than 5 epochs mean one kind; fewer than
+        25 rows keep the start of "linear". A fit that keeps a view stores up to 65,536
+        training rows.
     embedding : {"auto", "periodic", "bins"} or None, default="auto"
         Transform of the features before the hidden layers: cosines of trainable
         frequencies (:class:`skmdn.nn.PeriodicEmbedding`), a piecewise linear encoding,
@@ -422,7 +422,7 @@ class MDNRegressor(
         with fitting() as ranks:
             known = start and start.outputs
             checked = check_rows(self, X, y, sample_weight, ranks, known)
-            data = prepare(checked, None, params, start, ranks)
+            data = prepare(checked, None, params, start, ranks, is_piece=True)
             session = FitSession(
                 data,
                 self.random_state if start is None else self._seed,

@@ -50,6 +50,8 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
         If onnx or onnxscript is not installed, or torch is older than 2.7.1.
     TypeError
         If the estimator is not an MDNRegressor.
+    ValueError
+        If networks that predict have a view of the training rows.
 
     Notes
     -----
@@ -80,6 +82,13 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
             "convert other steps with skl2onnx."
         )
     check_is_fitted(estimator)
+    if estimator._model.views:
+        raise ValueError(
+            "An ONNX model cannot contain a view of the training rows, and "
+            f"portfolio_weights_ is {estimator.portfolio_weights_}. Fit again with a "
+            "portfolio of kinds without views, as in portfolio=['periodic_0.1', "
+            "'periodic_0.3', 'periodic_1', 'linear', 'bins']."
+        )
     if parse_version("2.7.1") > TORCH_VERSION:
         raise ImportError(
             f"to_onnx requires torch 2.7.1 or newer, got {TORCH_VERSION}: "

@@ -27,6 +27,7 @@ from torch import nn
 
 import skmdn
 from skmdn import MDNRegressor, MixtureDensity
+from skmdn._training.kinds import AUTO_KINDS, KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(skmdn.__file__).parent
@@ -114,6 +115,10 @@ def run_python(*arguments, **options):
 
 
 # -- estimators and networks -----------------------------------------------------
+
+
+# Kinds of portfolio="auto" on tables that are too small for a view.
+WITHOUT_VIEWS = [name for name in AUTO_KINDS if KINDS[name].view is None]
 
 
 def quick(**parameters):

@@ -290,10 +290,37 @@ class LazyMatrix:
         return self.scaling.transform(block).to(self.device, self.dtype)
 
 
+class ViewedMatrix:
+    """Standardised rows with the columns of a view, which differ between folds.
+
+    Its row k n + i is row i of X, with the columns that networks of fold k see.
+
+    Parameters
+    ----------
+    X : Tensor or LazyMatrix of shape (n, n_features)
+    columns : Tensor of shape (n_folds, n, n_columns)
+    """
+
+    def __init__(self, X: Tensor | LazyMatrix, columns: Tensor) -> None:
+        self.X = X
+        self.columns = columns.flatten(0, 1)
+        self.n_rows = columns.shape[1]
+        self.shape = (len(self.columns), X.shape[1] + self.columns.shape[1])
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """Take rows as :meth:`torch.Tensor.index_select` does for `dim` 0."""
+        X = self.X.index_select(0, index % self.n_rows)
+        columns = self.columns.index_select(0, index).to(X)
+        return torch.cat([X, columns], dim=1)
+
+
+Matrix = Tensor | LazyMatrix | ViewedMatrix
+
+
 class ScaledRows(NamedTuple):
     """Standardised rows: X (n, n_features) and y (n, d) on a device, weight (n,)."""
 
-    X: Tensor | LazyMatrix
+    X: Matrix
     y: Tensor
     weight: Tensor
 
@@ -331,8 +358,18 @@ def bounded_weight(
     return bounded
 
 
-def take_rows(source: Tensor | LazyMatrix, index: Tensor) -> Tensor:
-    """Take the rows of a matrix of indices, (n_lists, n, n_columns)."""
+def take_rows(source: Matrix, index: Tensor, fold: Tensor | None = None) -> Tensor:
+    """Take the rows of a matrix of indices, (n_lists, n, n_columns).
+
+    Parameters
+    ----------
+    source : Tensor, LazyMatrix or ViewedMatrix
+    index : Tensor of shape (n_lists, n)
+    fold : Tensor of shape (n_lists,), default=None
+        Fold of the networks that use a list, for a source with the columns of a view.
+    """
+    if isinstance(source, ViewedMatrix) and fold is not None:
+        index = index + source.n_rows * fold[:, None]
     # Several times faster than indexing with a matrix.
     taken: Tensor = source.index_select(0, index.flatten())
     result: Tensor = taken.unflatten(0, index.shape)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ import torch
 from skmdn._data.folds import MAX_FOLDS, RowLists, every_row, folds_of, without_next
 from skmdn._data.notices import FEW_ROWS, effective_rows, is_outlier
 from skmdn._data.rows import Rows, UniqueRows
-from skmdn._data.scaling import ScaledRows
+from skmdn._data.scaling import Matrix, ScaledRows, ViewedMatrix
+from skmdn._data.views import ViewRows
+from skmdn._data.views.kriging import Kriging
 from skmdn._fit.prepare import FitData
 from skmdn._training.batches import ListedRows
 from skmdn._training.initialization import (
@@ -20,7 +24,7 @@ from skmdn._training.initialization import (
     start_at_linear_models,
     unconditional_mixtures,
 )
-from skmdn._training.kinds import MOST_BINS, Kind, competing_kinds
+from skmdn._training.kinds import MOST_BINS, Kind, only_kind
 from skmdn._training.loop import TrainingLoop
 from skmdn._training.optimizer import FlatParameters
 from skmdn._training.stack import Stack, member_folds
@@ -71,6 +75,7 @@ class StackBuilder:
                 draw_seed(copied), stream=data.ranks.rank, device=data.device
             )
         self.rows = self._scaled(data.rows)
+        self._columns: dict[str, tuple[torch.Tensor, ...]] = {}
         scalings = data.features, data.target
         self.is_outlier = is_outlier(data.rows, scalings, data.ranks)
         self.n_folds = 1 if folds is None else len(folds[1].rows)
@@ -87,15 +92,63 @@ class StackBuilder:
             self.bins = quantile_bins(self.rows, data.ranks)
             if len(self.kinds) > 1 and len(self.bins.feature) > MOST_BINS:
                 del self.kinds["bins"]
+        self.views = self._fit_views()
         is_choice = len(self.kinds) > 1 and self.n_folds > 2
         self.n_held_out = 2 if is_choice else 1
+
+    def _fit_views(self) -> dict[str, Kriging]:
+        """Fit the views of the kinds, with the kernels of networks to continue."""
+        start = self.data.start
+        names = {kind.view for kind in self.kinds.values() if kind.view is not None}
+        if start is not None:
+            names = set(start.views)
+        if not names:
+            return {}
+        codes = self.data.rows.codes
+        group = None if codes is None else np.unique(codes, return_inverse=True)[1]
+        X = self.rows.X
+        assert isinstance(X, torch.Tensor)
+        self.view_rows = ViewRows.of(X, self.data.rows.y, self.data.rows.weight, group)
+        seed = draw_seed(self.generator)
+        kernels = {} if start is None else start.views
+        return {
+            name: Kriging.fit(self.view_rows, seed, kernels.get(name))
+            for name in sorted(names)
+        }
+
+    def view_columns(self, name: str) -> torch.Tensor:
+        """Return the columns of a view that each fold sees, (n_folds, n, n_columns)."""
+        if name not in self._columns:
+            shape = self.n_folds, len(self.rows.y)
+            alone = torch.zeros(shape, dtype=torch.bool, device="cpu")
+            if self.folds is not None:
+                for mask, rows, counts in zip(alone, *self.folds[1], strict=True):
+                    mask[rows[counts]] = True
+            lists = [alone]
+            if self.n_held_out == 2:
+                lists.append(alone | alone.roll(-1, 0))
+            columns = self.views[name].of_training_rows(
+                self.view_rows, torch.cat(lists)
+            )
+            self._columns[name] = columns.split(self.n_folds)
+        return self._columns[name][self.n_held_out - 1]
+
+    def _viewed(self, X: Matrix, name: str | None, *, is_new: bool = False) -> Matrix:
+        """Add the columns of a view to rows of the fit, or to new rows."""
+        if name is None:
+            return X
+        assert isinstance(X, torch.Tensor)  # views need dense rows
+        if is_new:
+            columns = self.views[name](X.cpu().double())[None]
+        else:
+            columns = self.view_columns(name)
+        return ViewedMatrix(X, columns.to(X.device, X.dtype))
 
     def _possible_kinds(self) -> dict[str, Kind]:
         """Return the kinds among which these rows can decide."""
         data = self.data
         if self.held_out is None:
-            n_features = data.given.X.shape[1]
-            return competing_kinds(data.params, n_features, can_choose=False)
+            return only_kind(self.data.kinds, data.params["embedding"])
         if self.keeps_start:
             return {"linear": self.kinds["linear"]}
         return self.kinds
@@ -120,23 +173,28 @@ class StackBuilder:
         """Build the networks to continue, or those of all kinds."""
         data = self.data
         if data.start is not None:
-            networks = zip(data.start.pool, data.start.sizes, strict=True)
-            return [self._stack(deepcopy(network), size) for network, size in networks]
+            start = data.start
+            parts = zip(start.pool, start.sizes, start.views_of, strict=True)
+            return [self._stack(deepcopy(net), size, view) for net, size, view in parts]
         size = data.n_members if len(self.kinds) == 1 else self.group_size
         return self.new_stacks(dict.fromkeys(self.kinds, size))
 
     def new_stacks(self, sizes: Mapping[str, int]) -> list[Stack]:
-        """Build stacks of kinds, which share one if they have the same embedding.
+        """Build stacks of kinds, which share one if embedding and view are the same.
 
         Parameters
         ----------
         sizes : mapping
             Number of members of each kind.
         """
-        groups: dict[str | None, dict[str, int]] = {}
+        groups: dict[tuple[str | None, str | None], dict[str, int]] = {}
         for name, size in sizes.items():
-            groups.setdefault(self.kinds[name].embedding, {})[name] = size
-        return [self._stack(self._network(group), group) for group in groups.values()]
+            kind = self.kinds[name]
+            groups.setdefault((kind.embedding, kind.view), {})[name] = size
+        return [
+            self._stack(self._network(group), group, view)
+            for (_, view), group in groups.items()
+        ]
 
     def continued(self, stack: Stack, sizes: Mapping[str, int]) -> Stack:
         """Build a stack of other sizes, in which the members of a stack go on.
@@ -158,27 +216,40 @@ class StackBuilder:
             if order is not None and old_order is not None:
                 order[here] = old_order[there].cpu()
             start += sizes[item.kind]
-        new = self._stack(network, sizes)
+        new = self._stack(network, sizes, stack.view)
         for before, item in zip(kept, new.contenders, strict=True):
             item.charge(before.cost)
             item.disagreement = before.disagreement
         new.loop.values.copy_(at_present)
         return new
 
-    def _stack(self, network: MixtureDensityNetwork, sizes: Mapping[str, int]) -> Stack:
+    def _stack(
+        self, network: MixtureDensityNetwork, sizes: Mapping[str, int], view: str | None
+    ) -> Stack:
         """Prepare networks for training, and score their start."""
         data, fold = self.data, member_folds(sizes, self.n_folds)
         lists = RowLists(*(part[fold] for part in self._training_lists()))
-        rows = ListedRows.for_training(self.rows, lists, data.ranks)
+        scaled = self.rows._replace(X=self._viewed(self.rows.X, view))
+        rows = ListedRows.for_training(scaled, lists, data.ranks, fold)
+        held_out = self.held_out
+        if held_out is not None:
+            X = self._viewed(held_out.X, view, is_new=self.folds is None)
+            held_out = replace(held_out, X=X)
         network = network.to(data.device, torch.float32)
         if network.has_range:
-            network.widen_range(*self.range)
+            # The columns of a view have no limits.
+            n_more = network.arguments["n_features"] - len(self.range[0])
+            low, high = (
+                torch.cat([end, end.new_full((n_more,), sign * math.inf)])
+                for end, sign in zip(self.range, (-1, 1), strict=True)
+            )
+            network.widen_range(low, high)
         loop = TrainingLoop(network, data.settings, self.training_generator, data.ranks)
         further = torch.arange(self.n_held_out, device="cpu")[:, None]
         folds = (fold + further) % self.n_folds
-        stack = Stack(loop, sizes, rows, folds, self.n_folds)
-        if self.held_out is not None:
-            stack.update(self.held_out, data.ranks, data.settings, cost=0.0)
+        stack = Stack(loop, sizes, rows, held_out, folds, self.n_folds, view)
+        if held_out is not None:
+            stack.update(data.ranks, data.settings, cost=0.0)
         return stack
 
     # -- networks ----------------------------------------------------------------
@@ -191,8 +262,11 @@ class StackBuilder:
         )
         n_each = torch.tensor(list(sizes.values()), dtype=torch.int64, device="cpu")
         is_bins = kinds[0].embedding == "bins"
+        structure = dict(self.data.structure)
+        if kinds[0].view is not None:
+            structure["n_features"] += self.views[kinds[0].view].n_columns
         network = MixtureDensityNetwork(
-            **self.data.structure,
+            **structure,
             n_members=sum(sizes.values()),
             embedding=kinds[0].embedding,
             frequency_scale=scales.repeat_interleave(n_each).tolist(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from skmdn._training.batches import ListedRows
 from skmdn._training.calibration import calibrate, extrapolate
-from skmdn._training.early_stopping import held_out_terms
-from skmdn._training.pooling import Pooling, stack_weights
+from skmdn._training.pooling import Pooling, gain_of, stack_weights
 from skmdn._training.stack import Stack
 from skmdn.distributed import Ranks
 from skmdn.nn.likelihood import Calibration, Terms
 from skmdn.nn.pool import NetworkPool
+
+# A view is kept if it gains more than this over all other kinds, in standard errors.
+STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class PooledNetworks:
     pool : NetworkPool
     sizes : list of dict
         Members of each kind, for each network of the pool.
+    views : list of str or None
+        View that each network of the pool uses.
     of_fold, of_all : list of Calibration
         Of each member where only those that hold a row out are pooled, and where all
         are.
@@ -41,6 +46,7 @@ class PooledNetworks:
 
     pool: NetworkPool
     sizes: list[dict[str, int]]
+    views: list[str | None]
     of_fold: list[Calibration]
     of_all: list[Calibration]
     scores: dict[str, float]
@@ -53,8 +59,8 @@ def pool_last_weights(
     """Pool networks without held-out rows, and so without calibration."""
     pool = NetworkPool([stack.best_network() for stack in stacks], weights)
     neutral = [Calibration()] * pool.n_members
-    sizes = [stack.sizes for stack in stacks]
-    return PooledNetworks(pool, sizes, neutral, neutral, {}, -math.inf)
+    sizes, views = [s.sizes for s in stacks], [s.view for s in stacks]
+    return PooledNetworks(pool, sizes, views, neutral, neutral, {}, -math.inf)
 
 
 def pool_best_weights(
@@ -71,7 +77,7 @@ def pool_best_weights(
     own: list[Calibration] = []
     parts, log_densities, scores = [], [], {}
     for stack, network in zip(stacks, networks, strict=True):
-        terms = held_out_terms(network, stack.folds, rows)
+        terms = stack.terms(network)
         for item in stack.contenders:
             calibration, score, log_density = item.score(terms, rows, ranks)
             scores[item.kind] = score - item.cost
@@ -80,23 +86,70 @@ def pool_best_weights(
             log_densities.append(log_density - item.cost + gain)
             of_kind = terms.select(item.cases).calibrated(calibration, n_outputs)
             parts.append(of_kind)
-            own += [calibration] * item.n_members
-    weights, _ = stack_weights(log_densities, rows.weight, ranks)
+            own.append(calibration)
+    of_stack = np.repeat(range(len(stacks)), [len(s.contenders) for s in stacks])
+    is_viewed = np.array([stack.view is not None for stack in stacks])[of_stack]
+    weights = weights_of_kinds(log_densities, is_viewed, rows, ranks)
+    # Networks without weight are dropped: a view would be computed in vain.
+    is_used = np.bincount(of_stack, weights) > 0
+    is_left = is_used[of_stack]
+    contenders, weights = list(compress(contenders, is_left)), weights[is_left]
     shares = _shares(weights, [item.n_members for item in contenders])
     of_cases = _shares(weights, [len(item.cases) for item in contenders])
     fold = torch.cat([item.pooling.fold for item in contenders])
     pooling = Pooling.of(fold, len(rows.index), of_cases)
-    terms = Terms(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    kept = zip(*compress(parts, is_left), strict=True)
+    terms = Terms(*(torch.cat(part) for part in kept))
     n_all = float(1 / shares.square().sum())
     of_fold, of_all, score = _calibrations(terms, pooling, n_all, rows, ranks)
+    of_each = [
+        calibration
+        for calibration, item in zip(compress(own, is_left), contenders, strict=True)
+        for _ in range(item.n_members)
+    ]
+    used = list(compress(stacks, is_used))
     return PooledNetworks(
-        NetworkPool(networks, shares),
-        [stack.sizes for stack in stacks],
-        [calibration.then(of_fold) for calibration in own],
-        [calibration.then(of_all) for calibration in own],
+        NetworkPool(compress(networks, is_used), shares),
+        [stack.sizes for stack in used],
+        [stack.view for stack in used],
+        [calibration.then(of_fold) for calibration in of_each],
+        [calibration.then(of_all) for calibration in of_each],
         scores,
         score,
     )
+
+
+def weights_of_kinds(
+    log_densities: Sequence[Tensor],
+    is_viewed: NDArray[np.bool_],
+    rows: ListedRows,
+    ranks: Ranks,
+) -> NDArray[np.float64]:
+    """Weight kinds by EM; those with a view only if they gain more than noise.
+
+    A view makes predictions slower, and the model larger.
+
+    Parameters
+    ----------
+    log_densities : sequence of Tensor (n_folds, n)
+        Of each kind, on the held-out rows.
+    is_viewed : ndarray of shape (n_kinds,)
+        Whether a kind has a view.
+    rows : ListedRows
+    ranks : Ranks
+
+    Returns
+    -------
+    weights : ndarray of shape (n_kinds,)
+    """
+    weights, _ = stack_weights(log_densities, rows.weight, ranks)
+    if is_viewed.all() or not is_viewed.any():
+        return weights
+    without = np.zeros_like(weights)
+    plain = list(compress(log_densities, ~is_viewed))
+    without[~is_viewed], _ = stack_weights(plain, rows.weight, ranks)
+    gain, error = gain_of(log_densities, rows.weight, weights, without)
+    return weights if gain > STANDARD_ERRORS * error else without
 
 
 def _shares(weights: NDArray[np.float64], counts: Sequence[int]) -> Tensor:

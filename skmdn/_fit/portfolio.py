@@ -17,6 +17,7 @@ from skmdn._fit.pooling import (
     PooledNetworks,
     pool_best_weights,
     pool_last_weights,
+    weights_of_kinds,
 )
 from skmdn._fit.prepare import FitData
 from skmdn._training.pooling import apportion, stack_weights
@@ -109,9 +110,9 @@ class Portfolio:
         score : float
             That of an epoch without held-out rows.
         """
-        settings, rows, ranks = self.data.settings, self.held_out, self.data.ranks
+        settings, ranks = self.data.settings, self.data.ranks
         is_warm = n_epochs > settings.warmup_iter
-        if rows is None:
+        if self.held_out is None:
             for stack in self.active:
                 stack.keep(score, settings.tol, is_recorded=is_warm)
             return score
@@ -122,7 +123,6 @@ class Portfolio:
         log_densities: list[Tensor] = []
         for stack in self.active:
             log_densities += stack.update(
-                rows,
                 ranks,
                 settings,
                 self.cost,
@@ -197,7 +197,7 @@ class Portfolio:
             What was kept, and why.
         """
         builder, contenders = self.builder, self.contenders
-        weights = self._weights()
+        weights = self._chosen_weights()
         n_groups, n_left = divmod(self.data.n_members, builder.group_size)
         most = n_groups if len(weights) == 1 else math.ceil(n_groups / 2)
         groups = apportion(self._ranked_weights(weights), n_groups, most)
@@ -234,13 +234,37 @@ class Portfolio:
 
     def _weights(self) -> NDArray[np.float64]:
         """Compute the weight of each kind if all members were of this kind."""
+        log_densities, rows = self._best_log_densities(), self.held_out
+        assert rows is not None
+        return stack_weights(log_densities, rows.weight, self.data.ranks)[0]
+
+    def _chosen_weights(self) -> NDArray[np.float64]:
+        """Compute weights as `_weights`, with one kind at most that has a view.
+
+        Views are known before the first step, while others take long to learn as much:
+        the choice would leave nothing to other kinds. A view that gains no more than
+        noise has no weight.
+        """
+        log_densities, rows = self._best_log_densities(), self.held_out
+        assert rows is not None
+        is_viewed = np.array(
+            [stack.view is not None for stack in self.stacks for _ in stack.contenders]
+        )
+        weights = weights_of_kinds(log_densities, is_viewed, rows, self.data.ranks)
+        of_views = np.where(is_viewed, weights, 0.0)
+        weights[is_viewed] = 0.0
+        weights[of_views.argmax()] += of_views.sum()
+        return weights
+
+    def _best_log_densities(self) -> list[Tensor]:
+        """Compute the log-densities of each kind at its best weights."""
         rows, ranks = self.held_out, self.data.ranks
         assert rows is not None
         log_densities: list[Tensor] = []
         for stack in self.stacks:
             present = stack.loop.values.clone()
             stack.loop.values.copy_(stack.best_values())
-            terms = stack.terms(rows)
+            terms = stack.terms()
             stack.loop.values.copy_(present)
             for item in stack.contenders:
                 assert item.log_density is not None
@@ -248,7 +272,7 @@ class Portfolio:
                 item.disagreement = item.find_disagreement(terms, rows, ranks, score)
                 gain = item.gain_of_pooling(item.disagreement, self.data.n_members)
                 log_densities.append(item.log_density + gain)
-        return stack_weights(log_densities, rows.weight, ranks)[0]
+        return log_densities
 
     # -- result ------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from skmdn._data.checks import FEATURE_ATTRIBUTES, CheckedRows, as_widths
 from skmdn._data.outputs import Outputs
@@ -72,6 +73,8 @@ def prepare(
     start: ConditionalModel | None,
     ranks: Ranks,
     callbacks: Sequence[Any] = (),
+    *,
+    is_piece: bool = False,
 ) -> FitData:
     """Merge and standardise checked rows, and resolve the parameters.
 
@@ -86,6 +89,8 @@ def prepare(
     ranks : Ranks
     callbacks : sequence
         Only compared between the ranks.
+    is_piece : bool, default=False
+        Whether the rows are a piece of all that the networks learn from.
 
     Raises
     ------
@@ -103,11 +108,19 @@ def prepare(
     structure = _network_structure(given, outputs, {**params, **sizes})
     if start is not None:
         _check_structure(structure, n_members, params["embedding"], start)
+        if is_piece and start.views:
+            raise ValueError(
+                "partial_fit cannot continue networks with a view of the rows, as it "
+                "would not see the rows of the fit. Fit again with a portfolio of "
+                "other kinds."
+            )
     is_compared = params["early_stopping"] or validation is not None
     kinds = competing_kinds(
         params,
+        n_rows,
         given.X.shape[1],
         can_choose=is_compared and settings.max_iter >= FEWEST_EPOCHS_OF_CHOICE,
+        can_view=not (is_piece or ranks.size > 1 or sparse.issparse(given.X)),
     )
     return FitData(
         params,
@@ -184,7 +197,10 @@ def _check_structure(
     embedding: str | None,
     start: ConditionalModel,
 ) -> None:
-    structures = [network.arguments for network in start.pool]
+    n_features = len(start.features.mean)  # without the columns of a view
+    structures = [
+        network.arguments | {"n_features": n_features} for network in start.pool
+    ]
     changed = [key for key in wanted if wanted[key] != structures[0][key]]
     if n_members != start.n_estimators:
         changed.append("n_estimators")

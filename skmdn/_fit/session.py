@@ -257,7 +257,12 @@ class FitSession:
         model.pool.calibrate_(pooled.of_fold)
         held_out_log_prob = None
         if self.folds is not None and len(self.folds[1].rows) > 1:
-            held_out_log_prob = model.held_out_log_prob(self.data.rows, self.folds[1])
+            builder = portfolio.builder
+            held_out_log_prob = model.held_out_log_prob(
+                self.data.rows,
+                self.folds[1],
+                {name: builder.view_columns(name) for name in model.views},
+            )
         changes = zip(pooled.of_all, pooled.of_fold, strict=True)
         model.pool.calibrate_([after.after(first) for after, first in changes])
         log_density, score = self._out_of_fold(model, held_out_log_prob)
@@ -280,6 +285,7 @@ class FitSession:
     def _model(self, pooled: PooledNetworks) -> ConditionalModel:
         """Move trained networks to the CPU in float64."""
         data, pool = self.data, pooled.pool.to("cpu", torch.float64).eval()
+        views = self.portfolio.builder.views
         return ConditionalModel(
             pool,
             pooled.sizes,
@@ -287,6 +293,8 @@ class FitSession:
             data.features,
             data.target,
             data.outputs,
+            {k: view for k, view in views.items() if k in pooled.views},
+            pooled.views,
         )
 
     def _out_of_fold(

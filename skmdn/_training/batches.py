@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skmdn._data.folds import RowLists, evenly
-from skmdn._data.scaling import LazyMatrix, ScaledRows, take_rows
+from skmdn._data.scaling import Matrix, ScaledRows, take_rows
 from skmdn.distributed import ALONE, Ranks
 
 # Numbers gathered ahead of the steps, for all networks together.
@@ -24,23 +24,29 @@ MOST_HELD_OUT_ROWS = 2**16
 class ListedRows:
     """Standardised rows, and the list of those that each member or fold uses.
 
-    Shapes: X (n, n_features), y (n, d), index and weight (n_lists, n_used). `n_total`
-    is the length of a list, summed over all ranks.
+    Shapes: X (n, n_features), y (n, d), index and weight (n_lists, n_used), fold
+    (n_lists,). `n_total` is the length of a list, summed over all ranks.
     """
 
-    X: Tensor | LazyMatrix
+    X: Matrix
     y: Tensor
     index: Tensor
     weight: Tensor
     n_total: int
+    fold: Tensor
 
     @classmethod
     def for_training(
-        cls, rows: ScaledRows, lists: RowLists, ranks: Ranks = ALONE
+        cls,
+        rows: ScaledRows,
+        lists: RowLists,
+        ranks: Ranks = ALONE,
+        fold: Tensor | None = None,
     ) -> ListedRows:
         """List the rows of each member, with weights that add up to one over all ranks.
 
-        Weights are on the device of the rows, in their precision.
+        Weights are on the device of the rows, in their precision. The fold of each
+        member matters only for rows with the columns of a view.
         """
         # One list at a time, since float64 copies for all networks would not fit.
         weights = []
@@ -49,7 +55,8 @@ class ListedRows:
             weights.append((weight / ranks.all_reduce_(weight.sum())).to(rows.y))
         index = lists.rows.to(rows.y.device)
         n_total = int(ranks.sum(index.shape[1]))
-        return cls(rows.X, rows.y, index, torch.stack(weights), n_total)
+        fold = index.new_zeros(len(index)) if fold is None else fold.to(index.device)
+        return cls(rows.X, rows.y, index, torch.stack(weights), n_total, fold)
 
     @classmethod
     def for_scoring(
@@ -65,7 +72,9 @@ class ListedRows:
         taken = evenly(n_rows, int(min(1, share) * n_rows))
         index, counts = lists.rows[:, taken], lists.counts[:, taken]
         weight = rows.weight[index] * counts
-        return cls(rows.X, rows.y, index.to(rows.y.device), weight, n_total)
+        index = index.to(rows.y.device)
+        fold = torch.arange(n_folds, device=index.device)
+        return cls(rows.X, rows.y, index, weight, n_total, fold)
 
     def batches(
         self, order: Tensor, n_batches: int
@@ -83,7 +92,7 @@ class ListedRows:
             ahead = batches[first : first + n_ahead]
             positions = order[:, ahead[0][0] : ahead[-1][1]]
             rows = self.index.gather(1, positions)
-            X, y = take_rows(self.X, rows), take_rows(self.y, rows)
+            X, y = take_rows(self.X, rows, self.fold), take_rows(self.y, rows)
             weight = self.weight.gather(1, positions) * n_batches
             sizes = [end - begin for begin, end in ahead]
             yield from zip(

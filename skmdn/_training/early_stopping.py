@@ -26,7 +26,7 @@ def held_out_terms(
     ----------
     network : MixtureDensityNetwork
     folds : Tensor of shape (n_lists, n_members)
-        Lists of rows that each member is evaluated on.
+        Lists of rows that each member is evaluated on, its own fold first.
     rows : ListedRows
 
     Returns
@@ -35,9 +35,10 @@ def held_out_terms(
     """
     network.eval()
     of_lists = []
+    fold = folds[0].to(rows.index.device)
     for index in rows.index[folds]:
         parts = [
-            network.terms(take_rows(rows.X, part), take_rows(rows.y, part))
+            network.terms(take_rows(rows.X, part, fold), take_rows(rows.y, part))
             for part in index.split(EVALUATION_ROWS, dim=1)
         ]
         of_lists.append(

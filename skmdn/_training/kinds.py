@@ -22,11 +22,14 @@ class Kind(NamedTuple):
     is_linear : bool, default=False
         Learn what a linear model leaves, starting at Gaussian residuals; or else start
         at the mixture of y alone.
+    view : {"kriging"} or None, default=None
+        View whose columns are further features.
     """
 
     embedding: str | None
     frequency_scale: float = 0.3
     is_linear: bool = False
+    view: str | None = None
 
 
 KINDS = {
@@ -36,9 +39,19 @@ KINDS = {
     "linear": Kind("periodic", 0.1, is_linear=True),
     "bins": Kind("bins"),
     "plain": Kind(None),
+    "kriging_0.1": Kind("periodic", 0.1, view="kriging"),
+    "kriging_1": Kind("periodic", 1.0, view="kriging"),
 }
 # Those of portfolio="auto".
-AUTO_KINDS = ("periodic_0.1", "periodic_0.3", "periodic_1", "linear", "bins")
+AUTO_KINDS = (
+    "periodic_0.1",
+    "periodic_0.3",
+    "periodic_1",
+    "linear",
+    "bins",
+    "kriging_0.1",
+    "kriging_1",
+)
 # The kind of a fit without a portfolio, by its embedding.
 SINGLE_KINDS = {
     "auto": "periodic_0.3",
@@ -51,12 +64,20 @@ USER_DEFINED = "network"
 # A linear start needs the inverse of a matrix of this many columns at most, and bins
 # are a layer of this many inputs at most.
 MOST_LINEAR_FEATURES, MOST_BINS = 1000, 4096
+# Of portfolio="auto", a view of fewer rows has too few to learn from, and one of more
+# features takes longer than the networks.
+FEWEST_ROWS_OF_VIEWS, MOST_FEATURES_OF_VIEWS = 500, 100
 # Epochs that are needed to compare kinds at all.
 FEWEST_EPOCHS_OF_CHOICE = 5
 
 
 def competing_kinds(
-    params: Mapping[str, Any], n_features: int, *, can_choose: bool
+    params: Mapping[str, Any],
+    n_rows: int,
+    n_features: int,
+    *,
+    can_choose: bool,
+    can_view: bool,
 ) -> dict[str, Kind]:
     """Return the kinds of a fit by name.
 
@@ -64,15 +85,18 @@ def competing_kinds(
     ----------
     params : mapping
         Parameters of `MDNRegressor`.
-    n_features : int
+    n_rows, n_features : int
     can_choose : bool
         Whether held-out rows will decide; otherwise there is one kind: that of a fit
         without a portfolio, or the first one named if this is not among them.
+    can_view : bool
+        Whether kinds with views can compete.
 
     Raises
     ------
     ValueError
-        If `portfolio` is not of kinds, or none of them has the embedding asked for.
+        If `portfolio` is not of kinds, or none of them can have the embedding asked
+        for, or does without a view where there can be none.
     """
     portfolio, embedding = params["portfolio"], params["embedding"]
     names, single = _candidates(portfolio), SINGLE_KINDS[embedding]
@@ -85,6 +109,16 @@ def competing_kinds(
         for name in names
         if embedding in ("auto", KINDS[name].embedding)
     }
+    is_known = n_rows >= FEWEST_ROWS_OF_VIEWS and n_features <= MOST_FEATURES_OF_VIEWS
+    if not can_view or (portfolio == "auto" and not is_known):
+        without_views = {k: kind for k, kind in kinds.items() if kind.view is None}
+        if kinds and not without_views and portfolio != "auto":
+            raise ValueError(
+                f"All kinds of portfolio={portfolio!r} have a view of the rows. There "
+                "are none of sparse X, in partial_fit, and in fits on several ranks or "
+                "on Dask: name other kinds too."
+            )
+        kinds = without_views
     if not kinds:
         if portfolio == "auto":
             return {single: KINDS[single]}
@@ -93,11 +127,17 @@ def competing_kinds(
             "embedding='auto', or name other kinds."
         )
     if not can_choose:
-        name = single if single in kinds else next(iter(kinds))
-        return {name: kinds[name]}
+        return only_kind(kinds, embedding)
     if n_features > MOST_LINEAR_FEATURES and len(kinds) > 1:
         kinds.pop("linear", None)
     return kinds
+
+
+def only_kind(kinds: Mapping[str, Kind], embedding: str | None) -> dict[str, Kind]:
+    """Return the kind of a fit that cannot choose: the first one, or a better known."""
+    name = SINGLE_KINDS[embedding]
+    name = name if name in kinds else next(iter(kinds))
+    return {name: kinds[name]}
 
 
 def _candidates(portfolio: str | Sequence[str] | None) -> Sequence[str]:

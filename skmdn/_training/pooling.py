@@ -116,6 +116,35 @@ def stack_weights(
     return weights, score if math.isfinite(score) else -math.inf
 
 
+def gain_of(
+    log_densities: Sequence[Tensor],
+    weight: Tensor,
+    weights: NDArray[np.float64],
+    other_weights: NDArray[np.float64],
+) -> tuple[float, float]:
+    """Compute what weights gain over others, in nats, and its standard error.
+
+    Parameters
+    ----------
+    log_densities : sequence of Tensor (n_folds, n)
+        Of each kind, on the same rows.
+    weight : Tensor of shape (n_folds, n)
+        Zero for rows that do not count.
+    weights, other_weights : ndarray of shape (n_kinds,)
+    """
+    is_counted = weight > 0
+    share = weight[is_counted] / weight.sum()
+    stacked = torch.stack([part[is_counted] for part in log_densities]).double()
+    first, second = (
+        (stacked + torch.from_numpy(each).log()[:, None]).logsumexp(0)
+        for each in (weights, other_weights)
+    )
+    gain = first - second
+    mean = share @ gain
+    error = (share.square() @ (gain - mean).square()).sqrt()
+    return float(mean), float(error)
+
+
 def apportion(
     weights: NDArray[np.float64], n_seats: int, most_seats: int
 ) -> NDArray[np.intp]:

@@ -25,7 +25,7 @@ from skmdn.nn.network import MixtureDensityNetwork
 EPOCH_GAIN = 1e-5
 
 
-@dataclass
+@dataclass(eq=False)
 class Contender:
     """Members of one kind, with their best weights.
 
@@ -158,10 +158,14 @@ class Stack:
         Number of members of each kind, in their order.
     rows : ListedRows
         Rows to train on, for each member.
+    held_out : ListedRows or None
+        Rows to compare kinds on, for each fold.
     folds : Tensor of shape (n_lists, n_members)
         Lists of rows that each member holds out.
     n_folds : int
         Number of such lists; 1 without held-out rows.
+    view : str, default=None
+        View that the networks use.
     """
 
     def __init__(
@@ -169,13 +173,17 @@ class Stack:
         loop: TrainingLoop,
         sizes: Mapping[str, int],
         rows: ListedRows,
+        held_out: ListedRows | None,
         folds: Tensor,
         n_folds: int,
+        view: str | None = None,
     ) -> None:
         self.loop = loop
         self.sizes = dict(sizes)
         self.rows = rows
+        self.held_out = held_out
         self.folds = folds
+        self.view = view
         self.has_diverged = False
         case = torch.arange(folds.numel(), device="cpu").view_as(folds)
         self.contenders = []
@@ -188,13 +196,16 @@ class Stack:
             self.contenders.append(Contender(kind, members, cases, pooling, best))
             start += size
 
-    def terms(self, rows: ListedRows) -> Terms:
-        """Compute the terms of the rows that the members hold out, for all cases."""
-        return held_out_terms(self.loop.network, self.folds, rows)
+    def terms(self, network: MixtureDensityNetwork | None = None) -> Terms:
+        """Compute the terms of the rows that the members hold out, for all cases.
+
+        Those of another network of the same structure, if given.
+        """
+        assert self.held_out is not None
+        return held_out_terms(network or self.loop.network, self.folds, self.held_out)
 
     def update(
         self,
-        rows: ListedRows,
         ranks: Ranks,
         settings: TrainingSettings,
         cost: float,
@@ -206,8 +217,6 @@ class Stack:
 
         Parameters
         ----------
-        rows : ListedRows
-            Held-out rows.
         ranks : Ranks
         settings : TrainingSettings
         cost : float
@@ -222,11 +231,12 @@ class Stack:
         log_densities : list of Tensor (n_folds, n)
             Of each kind at present.
         """
-        terms, values = self.terms(rows), self.loop.values
+        assert self.held_out is not None
+        terms, values = self.terms(), self.loop.values
         log_densities = []
         for item in self.contenders:
             item.calibration, score, log_density = item.score(
-                terms, rows, ranks, EPOCH_GAIN
+                terms, self.held_out, ranks, EPOCH_GAIN
             )
             log_densities.append(log_density)
             is_best = is_recorded and item.best.update(

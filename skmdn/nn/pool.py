@@ -12,6 +12,9 @@ from skmdn._mixture import Mixture
 from skmdn.nn.likelihood import Calibration
 from skmdn.nn.network import MixtureDensityNetwork
 
+# Features of all networks, or those of each.
+Inputs = Tensor | Sequence[Tensor]
+
 
 class NetworkPool(nn.Module):
     """Weighted mixture of the members of several networks.
@@ -19,7 +22,8 @@ class NetworkPool(nn.Module):
     Networks can differ in structure. The members of one network are evaluated in one
     batched computation, one network after another.
 
-    Shape: (n, n_features) -> Mixture (n, K), with the components of all members.
+    Shape: (n, n_features) -> Mixture (n, K), with the components of all members. A
+    sequence of features, one for each network, serves networks with different features.
 
     Parameters
     ----------
@@ -76,33 +80,34 @@ class NetworkPool(nn.Module):
         """Peak floats per row while predicting mixtures."""
         return 2 * sum(int(network.floats_per_mixture) for network in self)
 
-    def forward(self, X: Tensor) -> Mixture:
+    def forward(self, X: Inputs) -> Mixture:
         parts = []
-        for network, log_weights in self._weighted():
-            members, means, factors = (part.transpose(0, 1) for part in network(X))
+        for network, x, log_weights in self._weighted(X):
+            members, means, factors = (part.transpose(0, 1) for part in network(x))
             members = members + log_weights[:, None].to(members)
             parts.append(part.flatten(1, 2) for part in (members, means, factors))
         if len(parts) == 1:
             return Mixture(*parts[0])
         return Mixture(*map(torch.cat, zip(*parts, strict=True), [1] * 3))
 
-    def mean(self, X: Tensor) -> Tensor:
+    def mean(self, X: Inputs) -> Tensor:
         """Compute the conditional mean, (d, n)."""
-        means = [_sum(w.exp(), network.mean(X)) for network, w in self._weighted()]
+        means = [_sum(w.exp(), net.mean(x)) for net, x, w in self._weighted(X)]
         return torch.stack(means).sum(0)
 
-    def moments(self, X: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, X: Inputs) -> tuple[Tensor, Tensor]:
         """Compute the conditional mean and variances, both (d, n)."""
-        parts = [network.moments(X) for network in self]
+        parts = [network.moments(x) for network, x, _ in self._weighted(X)]
         means, variances = map(torch.cat, zip(*parts, strict=True))
         weights = self.log_weights.exp()
         mean = _sum(weights, means)
         # The law of total variance.
         return mean, _sum(weights, variances.add_((means - mean).square_()))
 
-    def log_density(self, X: Tensor, y: Tensor) -> Tensor:
+    def log_density(self, X: Inputs, y: Tensor) -> Tensor:
         """Compute the log-density of y (n, d), (n,), in nats."""
-        values = [network.terms(X, y).log_density(y.shape[-1]) for network in self]
+        d = y.shape[-1]
+        values = [net.terms(x, y).log_density(d) for net, x, _ in self._weighted(X)]
         log_densities = torch.cat(values)
         log_weights = self.log_weights[:, None].to(log_densities)
         return (log_densities + log_weights).logsumexp(0)
@@ -115,9 +120,13 @@ class NetworkPool(nn.Module):
             network.head.calibrate_(calibrations[start:stop])
             start = stop
 
-    def _weighted(self) -> Iterator[tuple[MixtureDensityNetwork, Tensor]]:
+    def _weighted(
+        self, X: Inputs
+    ) -> Iterator[tuple[MixtureDensityNetwork, Tensor, Tensor]]:
+        """Yield each network, its features, and the log-weights of its members."""
         sizes = [network.n_members for network in self]
-        return zip(self, self.log_weights.split(sizes), strict=True)
+        inputs = [X] * len(sizes) if isinstance(X, Tensor) else X
+        return zip(self, inputs, self.log_weights.split(sizes), strict=True)
 
 
 def _sum(weights: Tensor, values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import skops.io
 from helpers import (
+    WITHOUT_VIEWS,
     linear_data,
     needs_callbacks,
     plain_network,
@@ -24,7 +25,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skmdn._data.scaling import RANGE_MARGIN
 from skmdn._fit import session as session_module
-from skmdn._training.kinds import AUTO_KINDS, KINDS
+from skmdn._training.kinds import KINDS
 from skmdn.callbacks import Checkpoint
 from skmdn.datasets import make_inverse_sine
 
@@ -59,7 +60,7 @@ def assert_same_fit(ours, theirs):
 @pytest.mark.parametrize(
     ("options", "kinds"),
     [
-        ({}, AUTO_KINDS),
+        ({}, WITHOUT_VIEWS),
         ({"portfolio": None}, ["periodic_0.3"]),
         ({"portfolio": None, "embedding": "bins"}, ["bins"]),
         ({"portfolio": None, "embedding": None}, ["plain"]),

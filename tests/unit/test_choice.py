@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import linear_data
+from helpers import WITHOUT_VIEWS, linear_data
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skmdn import MDNRegressor
@@ -178,8 +178,8 @@ def test_members_that_go_on_stand_where_they_stood(n_estimators, covariance_type
 def test_halving_drops_the_kinds_with_the_smallest_weights():
     session = make_session(n_estimators=16, max_iter=40)
     portfolio, settings = session.portfolio, session.data.settings
-    assert [item.kind for item in portfolio.contenders] == [*AUTO_KINDS]
-    weights = dict(zip(AUTO_KINDS, (0.0, 0.3, 0.2, 0.4, 0.1), strict=True))
+    assert [item.kind for item in portfolio.contenders] == WITHOUT_VIEWS
+    weights = dict(zip(WITHOUT_VIEWS, (0.0, 0.3, 0.2, 0.4, 0.1), strict=True))
     portfolio._weights = lambda: np.array(
         [weights[item.kind] for item in portfolio.contenders]
     )
@@ -195,7 +195,7 @@ def test_halving_drops_the_kinds_with_the_smallest_weights():
     }
     report = halve()
     assert {item.kind for item in portfolio.contenders} == kept
-    assert {*portfolio.scores} == {*AUTO_KINDS} - kept
+    assert {*portfolio.scores} == {*WITHOUT_VIEWS} - kept
     assert all(kind in report for kind in portfolio.scores)
     assert not portfolio.is_narrow
     assert_honest(portfolio)
@@ -210,11 +210,13 @@ def test_halving_drops_the_kinds_with_the_smallest_weights():
     resumed.load(session.state())
     assert {item.kind for item in resumed.portfolio.contenders} == kept
     assert_honest(resumed.portfolio)
-    resumed.portfolio._weights = session.portfolio._weights = lambda: np.ones(3) / 3
+    equal = np.ones(3) / 3
+    for portfolio in (resumed.portfolio, session.portfolio):
+        portfolio._weights = portfolio._chosen_weights = lambda: equal
     for each in (session, resumed):
         while not each.is_over:
             each.step()
-    assert {*session.portfolio.scores} == {*AUTO_KINDS}
+    assert {*session.portfolio.scores} == {*WITHOUT_VIEWS}
     result, expected = resumed.finish(), session.finish()
     assert_array_equal(result.oof_log_density, expected.oof_log_density)
     assert result.portfolio_scores == expected.portfolio_scores
@@ -225,7 +227,7 @@ def test_the_best_kind_is_kept():
     session = after_choice(rows=linear_data(d=1), n_estimators=8)
     assert [item.kind for item in session.portfolio.contenders] == ["linear"]
     result = session.finish()
-    assert set(result.portfolio_scores) == set(AUTO_KINDS)
+    assert set(result.portfolio_scores) == set(WITHOUT_VIEWS)
     best = max(result.portfolio_scores, key=result.portfolio_scores.get)
     assert best == "linear"
 
@@ -245,7 +247,7 @@ def test_the_gain_of_pooling_is_linear_in_the_inverse_of_the_number(n_estimators
     session = after_choice(rows=linear_data(d=1), n_estimators=n_estimators)
     rows, ranks = session.portfolio.held_out, session.data.ranks
     for stack in session.portfolio.stacks:
-        terms = stack.terms(rows)
+        terms = stack.terms()
         for item in stack.contenders:
             before = item.disagreement
             pooled = item.score(terms, rows, ranks)[1]
@@ -343,7 +345,7 @@ def test_state_is_restored_where_sizes_are_those_before_the_choice():
     options = {"portfolio": ("periodic_0.3", "periodic_1"), "n_estimators": 16}
     session, resumed = make_session(**options), make_session(**options)
     equal = np.array([0.5, 0.5])
-    session.portfolio._weights = lambda: equal
+    session.portfolio._chosen_weights = lambda: equal
     while not session.portfolio.is_narrow:
         session.step()
     sizes = {item.kind: item.n_members for item in session.portfolio.contenders}
@@ -410,8 +412,9 @@ def test_weights_of_kinds_are_shared_among_members():
 SINGLE = {"portfolio": "auto", "embedding": "auto", "network": None}
 
 
-def names_of(can_choose=True, n_features=3, **params):
-    return [*competing_kinds(SINGLE | params, n_features, can_choose=can_choose)]
+def names_of(can_choose=True, can_view=True, n_rows=1000, n_features=3, **params):
+    options = {"can_choose": can_choose, "can_view": can_view}
+    return [*competing_kinds(SINGLE | params, n_rows, n_features, **options)]
 
 
 @pytest.mark.parametrize(
@@ -424,7 +427,15 @@ def names_of(can_choose=True, n_features=3, **params):
         ({"portfolio": None, "embedding": None}, ["plain"]),
         ({"portfolio": ("plain", "linear")}, ["plain", "linear"]),
         ({"portfolio": ("plain", "linear"), "embedding": None}, ["plain"]),
-        ({"n_features": 2000}, [n for n in AUTO_KINDS if n != "linear"]),
+        (
+            {"n_features": 2000},
+            [n for n in WITHOUT_VIEWS if n != "linear"],
+        ),
+        ({"n_rows": 499}, WITHOUT_VIEWS),
+        ({"n_features": 101}, WITHOUT_VIEWS),
+        ({"can_view": False}, WITHOUT_VIEWS),
+        ({"n_rows": 30, "portfolio": ["kriging_1"]}, ["kriging_1"]),
+        ({"can_choose": False, "portfolio": ["kriging_1", "bins"]}, ["kriging_1"]),
         ({"can_choose": False}, ["periodic_0.3"]),
         ({"can_choose": False, "embedding": "bins"}, ["bins"]),
         # What was asked for by name is not replaced by something else.
@@ -454,7 +465,7 @@ def test_every_kind_trains_alone(kind):
 def test_too_many_bins_leave_the_portfolio_but_not_a_fit_of_bins(monkeypatch):
     monkeypatch.setattr(building, "MOST_BINS", 10)
     names = [item.kind for item in make_session().portfolio.contenders]
-    assert names == [name for name in AUTO_KINDS if name != "bins"]
+    assert names == [name for name in WITHOUT_VIEWS if name != "bins"]
     session = make_session(embedding="bins", n_estimators=4)
     assert [item.kind for item in session.portfolio.contenders] == ["bins"]
 

@@ -66,7 +66,7 @@ def test_training_ends_at_the_best_weights():
     assert max(result.scores) > result.scores[-1]
     stack.loop.values.copy_(kept[best])
     item, rows = stack.contenders[0], portfolio.held_out
-    _, score, _ = item.score(stack.terms(rows), rows, ALONE)
+    _, score, _ = item.score(stack.terms(), rows, ALONE)
     score = portfolio.in_unit_of_y(score)
     assert_allclose(score, max(result.scores), atol=3e-4)
     assert_allclose(result.portfolio_scores[item.kind], score - cost, atol=1e-6)

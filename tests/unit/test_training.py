@@ -196,9 +196,10 @@ def test_held_out_score_is_the_mean_log_likelihood_of_the_calibrated_pool(monkey
     monkeypatch.setattr(early_stopping, "EVALUATION_ROWS", 7)
     weight = torch.rand(40, generator=torch.Generator().manual_seed(1)).double()
     loop, held_out = make_loop(n_members=3), make_held_out(weight=weight)
-    stack = Stack(loop, {"one": 3}, None, torch.zeros(1, 3, dtype=torch.int64), 1)
+    folds = torch.zeros(1, 3, dtype=torch.int64)
+    stack = Stack(loop, {"one": 3}, None, held_out, folds, 1)
     (contender,) = stack.contenders
-    terms = stack.terms(held_out)
+    terms = stack.terms()
     calibration, score, log_density = contender.score(terms, held_out, ALONE)
     assert any(calibration)
     loop.network.head.calibrate_([calibration] * 3)
@@ -213,10 +214,10 @@ def test_kinds_of_a_stack_are_scored_on_their_own():
     loop, rows = make_loop(n_members=5), make_rows(30, 1)
     index = torch.arange(30).view(3, 10)
     weight = torch.rand(3, 10, generator=torch.Generator().manual_seed(1)).double()
-    held_out = ListedRows(rows.X, rows.y, index, weight, 10)
+    held_out = ListedRows(rows.X, rows.y, index, weight, 10, torch.arange(3))
     own = torch.tensor([0, 1, 2, 0, 1])
     folds = torch.stack([own, (own + 1) % 3])
-    stack = Stack(loop, {"first": 3, "second": 2}, None, folds, 3)
+    stack = Stack(loop, {"first": 3, "second": 2}, None, held_out, folds, 3)
     terms = held_out_terms(loop.network, folds, held_out)
     nll = mixture_nll(*loop.network(held_out.X), held_out.y)[..., index].detach()
     cases = zip(folds.flatten(), [*range(5)] * 2, strict=True)
@@ -226,7 +227,7 @@ def test_kinds_of_a_stack_are_scored_on_their_own():
     first, second = stack.contenders
     assert (first.members, second.members) == (slice(0, 3), slice(3, 5))
     settings = TrainingSettings(**SETTINGS)
-    stack.update(held_out, ALONE, settings, cost=0.25)
+    stack.update(ALONE, settings, cost=0.25)
     for item in (first, second):
         of_cases = terms.select(item.cases).calibrated(item.calibration, 1)
         case_folds = folds[:, item.members].flatten()
@@ -243,7 +244,7 @@ def test_kinds_of_a_stack_are_scored_on_their_own():
     # A worse epoch changes nothing that is kept.
     kept = first.log_density.clone(), first.best.score
     loop.values.mul_(3)
-    stack.update(held_out, ALONE, settings, cost=0.25, n_epochs=4)
+    stack.update(ALONE, settings, cost=0.25, n_epochs=4)
     assert torch.equal(first.log_density, kept[0])
     assert first.best.score == kept[1]
     assert first.best.stale == 4

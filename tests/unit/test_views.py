@@ -1,0 +1,235 @@
+"""Views of rows: what they compute, and that they never use a row's own target."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import norm
+
+from skmdn._data.views import ViewRows, kriging, normal_scores
+from skmdn._data.views.conditioning import (
+    given_neighbours,
+    leave_out,
+    observation_covariance,
+)
+from skmdn._data.views.kernel import Kernel
+from skmdn._data.views.kriging import Kriging
+from skmdn._data.views.learning import loss_and_gradient
+from skmdn._data.views.neighbours import Neighbours
+
+RNG = np.random.default_rng(0)
+
+
+def make_kernel(n_features=3, seed=0):
+    vector = Kernel.initial(n_features).vector
+    step = np.random.default_rng(seed).normal(scale=0.4, size=len(vector))
+    return Kernel.from_vector(vector + torch.from_numpy(step))
+
+
+def make_rows(n=60, n_features=3, d=2, n_groups=None, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, n_features))
+    X[n // 2 : n // 2 + 5] = X[:5]  # copies with other targets
+    y = np.sin(X[:, :1]) + 0.3 * rng.normal(size=(n, d))
+    group = None if n_groups is None else rng.integers(n_groups, size=n)
+    return ViewRows.of(torch.from_numpy(X), y, rng.uniform(0.5, 2, size=n), group)
+
+
+def make_folds(n, n_folds=4, seed=1):
+    fold = torch.from_numpy(np.random.default_rng(seed).permutation(n) % n_folds)
+    return fold == torch.arange(n_folds)[:, None]
+
+
+def oracle(kernel, x, X, values, noise):
+    """Mean and variance of a new observation, written out with inverses."""
+    K, k = kernel.covariance(X, X), kernel.covariance(X, x[None])[:, 0]
+    K = K + kernel.noise_variance * torch.diag(noise)
+    inverse = torch.linalg.inv(K)
+    prior = kernel.variance(x) + kernel.noise_variance
+    return k @ inverse @ values, prior - k @ inverse @ k
+
+
+# -- kernel -----------------------------------------------------------------------
+
+
+def test_the_kernel_has_the_formula_of_its_docstring():
+    kernel = make_kernel()
+    a, b = RNG.normal(size=(2, 3))
+    lengths = kernel.lengths.exp().numpy()
+    d = np.sqrt((((a - b) / lengths) ** 2).sum())
+    u = np.sqrt(5) * d
+    smooth, rough, rate, linear, constant = (float(part.exp()) for part in kernel[1:-1])
+    expected = smooth * (1 + u + u**2 / 3) * np.exp(-u) + rough * np.exp(-rate * d)
+    expected += linear * (a @ b) / 3 + constant
+    A, B = torch.from_numpy(a[None]), torch.from_numpy(b[None])
+    assert_allclose(float(kernel.covariance(A, B)), expected, rtol=1e-12)
+    variance = kernel.covariance(A, A)[0]
+    assert_allclose(kernel.variance(A), variance, rtol=1e-5)
+    assert torch.equal(Kernel.from_vector(kernel.vector).vector, kernel.vector)
+
+
+# -- conditioning ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_values_given_neighbours_follow_the_oracle(is_left):
+    kernel, rows = make_kernel(), make_rows()
+    x, near = rows.X[:7], torch.from_numpy(RNG.integers(7, 60, size=(7, 9)))
+    left_out = torch.from_numpy(RNG.random(size=(4, 7, 9)) < 0.3)
+    left_out[0] = False
+    left_out[1, 0] = True  # none is left
+    noise = rows.weight.reciprocal()
+    given = rows.X[near], rows.values[near], noise[near]
+    lists = left_out if is_left else None
+    mean, variance = given_neighbours(kernel, x, *given, lists)
+    assert mean.shape == (4 if is_left else 1, 7, 2)
+    for k in range(len(mean)):
+        for i in range(7):
+            kept = ~left_out[k, i]
+            parts = (part[i][kept] for part in given)
+            expected = oracle(kernel, x[i], *parts)
+            assert_allclose(mean[k, i], expected[0], atol=1e-9)
+            assert_allclose(variance[k, i], expected[1], atol=1e-9)
+
+
+@pytest.mark.parametrize("n_groups", [None, 20, 3])
+def test_left_out_values_follow_the_oracle(n_groups):
+    kernel, rows = make_kernel(), make_rows(n_groups=n_groups)
+    noise, left_out = rows.weight.reciprocal(), make_folds(60)[:, rows.group]
+    left_out[-1] = False
+    matrix = observation_covariance(kernel, rows.X, noise)
+    mean = leave_out(torch.linalg.inv(matrix), rows.values, left_out, rows.group)
+    for k, is_left in enumerate(left_out):
+        for i in range(60):
+            kept = ~is_left & (rows.group != rows.group[i])
+            given = rows.X[kept], rows.values[kept], noise[kept]
+            assert_allclose(mean[k, i], oracle(kernel, rows.X[i], *given)[0], atol=1e-8)
+
+
+def test_the_gradient_of_the_likelihood_is_that_of_autograd():
+    kernel, rows = make_kernel(), make_rows()
+    noise = rows.weight.reciprocal()
+    at, near = torch.arange(6), torch.from_numpy(RNG.integers(6, 60, size=(6, 8)))
+    exists = torch.ones(6, 8, dtype=torch.bool)
+    exists[2, 3:] = False
+    exists[3] = False
+    vector = kernel.vector.requires_grad_()
+    differentiable = Kernel.from_vector(vector)
+    expected = 0.0
+    for i in range(6):
+        near_i = near[i][exists[i]]
+        given = rows.X[near_i], rows.values[near_i], noise[near_i]
+        mean, variance = oracle(differentiable, rows.X[i], *given)
+        variance = variance + differentiable.noise_variance * (noise[i] - 1)
+        squares = (rows.values[i] - mean).square().sum()
+        expected = expected + 0.5 * (squares / variance + 2 * variance.log()) / 6
+    (gradient,) = torch.autograd.grad(expected, vector)
+    loss, found = loss_and_gradient(
+        vector.detach(),
+        (rows.X[at], rows.values[at], noise[at]),
+        (rows.X[near], rows.values[near], noise[near]),
+        exists,
+    )
+    assert_allclose(loss, float(expected.detach()), rtol=1e-10)
+    assert_allclose(found, gradient, rtol=1e-7, atol=1e-10)
+
+
+# -- neighbours -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_groups", [None, 10, 2, 1])
+def test_neighbours_are_the_nearest_of_other_groups(n_groups):
+    rows, kernel = make_rows(n=60, n_groups=n_groups, seed=3), make_kernel()
+    search = Neighbours(kernel, rows.X, rows.group)
+    near, exists = search.of_others(rows.X, rows.group, 12)
+    Z = kernel.scaled(rows.X)
+    distance = torch.cdist(Z, Z)
+    for i in range(60):
+        others = (rows.group != rows.group[i]).nonzero()[:, 0]
+        assert exists[i].sum() == min(12, len(others))
+        found = near[i][exists[i]]
+        assert (rows.group[found] != rows.group[i]).all()
+        expected = distance[i, others].sort().values[: len(found)]
+        assert_allclose(distance[i, found].sort().values, expected, atol=1e-7)
+
+
+# -- the view -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_groups", [None, 15])
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_no_column_uses_a_target_that_it_must_not_see(monkeypatch, is_exact, n_groups):
+    if not is_exact:
+        monkeypatch.setattr(kriging, "MOST_EXACT", 0)
+    rows = make_rows(n=80, n_groups=n_groups)
+    # The rows of a group are in one fold.
+    view, left_out = Kriging.fit(rows, 0), make_folds(80)[:, rows.group]
+    left_out[-1] = False
+    before = view.of_training_rows(rows, left_out)
+    assert before.dtype == torch.float32
+    assert before.isfinite().all()
+    for i in (0, 1, 40, 77):
+        values = view.values.clone()
+        values[i] += 3.0
+        changed = Kriging(view.kernel, view.X, values, view.noise, view.moments)
+        after = changed.of_training_rows(rows, left_out)
+        is_same = (before == after).all(-1)
+        own = rows.group == rows.group[i]
+        assert is_same[:, own].all()
+        assert is_same[left_out[:, i]].all()
+        assert not is_same[-1].all()
+
+
+def test_the_column_of_a_held_out_row_is_that_of_a_new_one(monkeypatch):
+    rows, left_out = make_rows(n=200), make_folds(200)
+    view = Kriging.fit(rows, 0)
+    columns = view.of_training_rows(rows, left_out)
+    for k in range(2):
+        kept = rows.select(~left_out[k])
+        part = Kriging(
+            view.kernel,
+            view.X[~left_out[k]],
+            view.values[~left_out[k]],
+            kept.weight.reciprocal(),
+            view.moments,
+        )
+        new = part(rows.X[left_out[k]].float().double())
+        assert_allclose(columns[k, left_out[k], :-1], new[:, :-1], atol=1e-4)
+        # From other numbers of neighbours.
+        gap = (columns[k, left_out[k], -1] - new[:, -1]).abs()
+        assert gap.median() < 0.2
+
+
+def test_a_stored_view_has_the_same_columns():
+    rows = make_rows(n=100)
+    view = Kriging.fit(rows, 0)
+    opened = Kriging.from_state(view.to_state())
+    assert_array_equal(opened(rows.X), view(rows.X))
+    state = view.to_state()
+    assert state["X"].dtype == state["values"].dtype == np.float32
+
+
+def test_weights_are_repetitions():
+    # Two copies of an observation have half of its noise.
+    kernel, rows = make_kernel(), make_rows(n=30)
+    noise = torch.ones(30, dtype=torch.float64)
+    twice = torch.cat([rows.X, rows.X[:1]]), torch.cat([rows.values, rows.values[:1]])
+    expected = oracle(kernel, rows.X[5] + 0.1, *twice, torch.ones(31).double())
+    noise[0] = 0.5
+    found = oracle(kernel, rows.X[5] + 0.1, rows.X, rows.values, noise)
+    assert_allclose(found[0], expected[0], atol=1e-9)
+    assert_allclose(found[1], expected[1], atol=1e-9)
+
+
+def test_normal_scores_are_those_of_ranks():
+    y, weight = RNG.normal(size=500), np.ones(500)
+    scores = normal_scores(y, weight)
+    assert_array_equal(scores, normal_scores(np.exp(y), weight))
+    assert_allclose(scores.std(), 1.0)
+    plain = norm.ppf((y.argsort().argsort() + 0.5) / 500)
+    assert_allclose(scores, plain / plain.std(), atol=1e-12)
+    # Weights are repetitions, and ties have one score.
+    counts = RNG.integers(1, 4, size=500)
+    repeated = normal_scores(np.repeat(y, counts), np.ones(counts.sum()))
+    assert_allclose(np.repeat(normal_scores(y, counts), counts), repeated, atol=1e-9)
+    assert_array_equal(normal_scores(np.full(5, 3.0), np.ones(5)), np.zeros(5))
