@@ -3,6 +3,7 @@
 import csv
 import sys
 
+import helpers
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sklearn.model_selection import train_test_split
 
 import skmdn
 from skmdn import MDNRegressor
+from skmdn._training.kinds import AUTO_KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +125,31 @@ def test_quality_draws_its_figures(quality, data, monkeypatch):
         *("--peers", "skmdn,ridge", "--picture", str(picture)),
     )
     assert picture.stat().st_size > 5000
+
+
+def test_kinds_are_left_out_one_after_the_other(data, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="pictures need the extra 'plot'")
+    kinds = load_benchmark("kinds")
+    monkeypatch.setattr(skmdn, "MDNRegressor", helpers.quick)
+    out, picture = data / "kinds.csv", data / "kinds.png"
+    argv = ["kinds.py", "--data", str(data), "--sets", "one", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*argv, "--picture", str(picture)])
+    for _ in range(2):  # the second run finds its rows done
+        kinds.main()
+        with out.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["without"] for row in rows] == ["", *kinds.PARTS]
+    for row in rows:
+        of_part = kinds.PARTS.get(row["without"], ())
+        scored = {kind for kind in kinds.KINDS if row[f"score_{kind}"]}
+        assert scored == set(kinds.KINDS) - set(of_part)
+        weights = {kind: float(row[f"weight_{kind}"]) for kind in kinds.KINDS}
+        assert_allclose(sum(weights.values()), 1)
+        assert not any(weights[kind] for kind in of_part)
+    loss = float(rows[1]["nll"]) - float(rows[0]["nll"])
+    assert f"{loss:+.3f} ± nan |" in capsys.readouterr().out
+    assert picture.stat().st_size > 5000
+    assert set(kinds.KINDS) == set(AUTO_KINDS)
 
 
 def test_unknown_peers_are_named(quality, data, monkeypatch, capsys):
