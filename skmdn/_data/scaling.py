@@ -368,7 +368,8 @@ def take_rows(source: Matrix, index: Tensor, fold: Tensor | None = None) -> Tens
     fold : Tensor of shape (n_lists,), default=None
         Fold of the networks that use a list, for a source with the columns of a view.
     """
-    if isinstance(source, ViewedMatrix) and fold is not None:
+    if isinstance(source, ViewedMatrix):
+        assert fold is not None  # every fold sees other columns
         index = index + source.n_rows * fold[:, None]
     # Several times faster than indexing with a matrix.
     taken: Tensor = source.index_select(0, index.flatten())

@@ -13,8 +13,8 @@ import torch
 from skmdn._data.folds import MAX_FOLDS, RowLists, every_row, folds_of, without_next
 from skmdn._data.notices import FEW_ROWS, effective_rows, is_outlier
 from skmdn._data.rows import Rows, UniqueRows
-from skmdn._data.scaling import Matrix, ScaledRows, ViewedMatrix
-from skmdn._data.views import ViewRows
+from skmdn._data.scaling import LazyMatrix, Matrix, ScaledRows, ViewedMatrix
+from skmdn._data.views import NormalScores, ViewRows
 from skmdn._data.views.kriging import Kriging
 from skmdn._fit.prepare import FitData
 from skmdn._training.batches import ListedRows
@@ -31,6 +31,9 @@ from skmdn._training.stack import Stack, member_folds
 from skmdn._utils.arrays import draw_seed, make_generator
 from skmdn.nn.embeddings import Bins, BinsEmbedding
 from skmdn.nn.network import MixtureDensityNetwork
+
+# Validation rows whose view is computed together.
+BLOCK = 2**14
 
 
 class StackBuilder:
@@ -50,6 +53,8 @@ class StackBuilder:
         Kinds that compete, or the only one.
     held_out : ListedRows or None
         Rows on which they are compared.
+    group : Tensor of shape (n_folds, n)
+        Number of the group of each of these rows.
     n_folds : int
         Number of lists of these rows; 1 without any.
     n_held_out : int
@@ -76,10 +81,12 @@ class StackBuilder:
             )
         self.rows = self._scaled(data.rows)
         self._columns: dict[str, tuple[torch.Tensor, ...]] = {}
+        self._columns_of_new: dict[str, torch.Tensor] = {}
         scalings = data.features, data.target
         self.is_outlier = is_outlier(data.rows, scalings, data.ranks)
         self.n_folds = 1 if folds is None else len(folds[1].rows)
         self.held_out = self._held_out_rows()
+        self.group = self._groups_of_held_out()
         self.n_effective = effective_rows(data.rows.weight, data.ranks)
         index = data.rows.positions[~self.is_outlier]
         given = data.rows.X, index, self.n_effective, data.ranks
@@ -97,22 +104,28 @@ class StackBuilder:
         self.n_held_out = 2 if is_choice else 1
 
     def _fit_views(self) -> dict[str, Kriging]:
-        """Fit the views of the kinds, with the kernels of networks to continue."""
-        start = self.data.start
+        """Fit the views of the kinds, or those of the networks to continue."""
+        data, start = self.data, self.data.start
         names = {kind.view for kind in self.kinds.values() if kind.view is not None}
+        known: Mapping[str, Kriging] = {}
         if start is not None:
-            names = set(start.views)
+            known, names = start.views, set(start.views)
         if not names:
             return {}
-        codes = self.data.rows.codes
-        group = None if codes is None else np.unique(codes, return_inverse=True)[1]
+        rows = data.rows
+        # Standardised: mirrored targets are mirrored back.
+        y = data.target.transform(rows.y).numpy()
+        scores = (
+            next(iter(known.values())).scores
+            if known
+            else NormalScores.fit(y, rows.weight)
+        )
         X = self.rows.X
-        assert isinstance(X, torch.Tensor)
-        self.view_rows = ViewRows.of(X, self.data.rows.y, self.data.rows.weight, group)
+        assert isinstance(X, torch.Tensor)  # views need dense rows
+        self.view_rows = ViewRows.of(X, scores(y), rows.weight, rows.codes)
         seed = draw_seed(self.generator)
-        kernels = {} if start is None else start.views
         return {
-            name: Kriging.fit(self.view_rows, seed, kernels.get(name))
+            name: Kriging.fit(self.view_rows, scores, seed, known.get(name))
             for name in sorted(names)
         }
 
@@ -120,13 +133,13 @@ class StackBuilder:
         """Return the columns of a view that each fold sees, (n_folds, n, n_columns)."""
         if name not in self._columns:
             shape = self.n_folds, len(self.rows.y)
-            alone = torch.zeros(shape, dtype=torch.bool, device="cpu")
+            own = torch.zeros(shape, dtype=torch.bool, device="cpu")
             if self.folds is not None:
-                for mask, rows, counts in zip(alone, *self.folds[1], strict=True):
+                for mask, rows, counts in zip(own, *self.folds[1], strict=True):
                     mask[rows[counts]] = True
-            lists = [alone]
+            lists = [own]
             if self.n_held_out == 2:
-                lists.append(alone | alone.roll(-1, 0))
+                lists.append(own | own.roll(-1, 0))
             columns = self.views[name].of_training_rows(
                 self.view_rows, torch.cat(lists)
             )
@@ -137,12 +150,18 @@ class StackBuilder:
         """Add the columns of a view to rows of the fit, or to new rows."""
         if name is None:
             return X
-        assert isinstance(X, torch.Tensor)  # views need dense rows
-        if is_new:
-            columns = self.views[name](X.cpu().double())[None]
-        else:
-            columns = self.view_columns(name)
-        return ViewedMatrix(X, columns.to(X.device, X.dtype))
+        assert not isinstance(X, ViewedMatrix)
+        columns = self._new_columns(X, name) if is_new else self.view_columns(name)
+        return ViewedMatrix(X, columns.to(self.rows.y.device))
+
+    def _new_columns(self, X: torch.Tensor | LazyMatrix, name: str) -> torch.Tensor:
+        """Compute the columns of validation rows, once, (1, n, n_columns)."""
+        if name not in self._columns_of_new:
+            view = self.views[name]
+            parts = torch.arange(X.shape[0], device=self.rows.y.device).split(BLOCK)
+            columns = [view(X.index_select(0, part).cpu().double()) for part in parts]
+            self._columns_of_new[name] = torch.cat(columns)[None].float()
+        return self._columns_of_new[name]
 
     def _possible_kinds(self) -> dict[str, Kind]:
         """Return the kinds among which these rows can decide."""
@@ -326,6 +345,16 @@ class StackBuilder:
         rows = self._scaled(as_unique(data.validation))
         lists = every_row(len(rows.y), 1)
         return ListedRows.for_scoring(rows, lists, data.ranks)
+
+    def _groups_of_held_out(self) -> torch.Tensor:
+        """Return the number of the group of each held-out row, or else of the row."""
+        if self.held_out is None:
+            return torch.zeros(0, 0, dtype=torch.int64, device="cpu")
+        index, codes = self.held_out.index.cpu(), self.data.rows.codes
+        if codes is None or self.folds is None:
+            return index
+        number = np.unique(codes, return_inverse=True)[1]
+        return torch.from_numpy(number)[index]
 
     def _scaled(self, rows: UniqueRows) -> ScaledRows:
         data = self.data

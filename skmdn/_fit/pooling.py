@@ -64,7 +64,7 @@ def pool_last_weights(
 
 
 def pool_best_weights(
-    stacks: Sequence[Stack], rows: ListedRows, ranks: Ranks
+    stacks: Sequence[Stack], rows: ListedRows, group: Tensor, ranks: Ranks
 ) -> PooledNetworks:
     """Weight and calibrate the best weights of all kinds by held-out rows.
 
@@ -89,7 +89,7 @@ def pool_best_weights(
             own.append(calibration)
     of_stack = np.repeat(range(len(stacks)), [len(s.contenders) for s in stacks])
     is_viewed = np.array([stack.view is not None for stack in stacks])[of_stack]
-    weights = weights_of_kinds(log_densities, is_viewed, rows, ranks)
+    weights = weights_of_kinds(log_densities, is_viewed, rows, group, ranks)
     # Networks without weight are dropped: a view would be computed in vain.
     is_used = np.bincount(of_stack, weights) > 0
     is_left = is_used[of_stack]
@@ -123,6 +123,7 @@ def weights_of_kinds(
     log_densities: Sequence[Tensor],
     is_viewed: NDArray[np.bool_],
     rows: ListedRows,
+    group: Tensor,
     ranks: Ranks,
 ) -> NDArray[np.float64]:
     """Weight kinds by EM; those with a view only if they gain more than noise.
@@ -136,6 +137,8 @@ def weights_of_kinds(
     is_viewed : ndarray of shape (n_kinds,)
         Whether a kind has a view.
     rows : ListedRows
+    group : Tensor of shape (n_folds, n)
+        Number of the group of each of these rows.
     ranks : Ranks
 
     Returns
@@ -148,7 +151,7 @@ def weights_of_kinds(
     without = np.zeros_like(weights)
     plain = list(compress(log_densities, ~is_viewed))
     without[~is_viewed], _ = stack_weights(plain, rows.weight, ranks)
-    gain, error = gain_of(log_densities, rows.weight, weights, without)
+    gain, error = gain_of(log_densities, rows.weight, weights, without, group)
     return weights if gain > STANDARD_ERRORS * error else without
 
 

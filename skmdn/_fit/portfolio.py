@@ -198,9 +198,12 @@ class Portfolio:
         """
         builder, contenders = self.builder, self.contenders
         weights = self._chosen_weights()
+        # A view without weight would be trained in vain: it is not kept at the end.
+        can_go_on = (weights > 0) | ~self._is_viewed
+        ranked = np.where(can_go_on, self._ranked_weights(weights), 0.0)
         n_groups, n_left = divmod(self.data.n_members, builder.group_size)
-        most = n_groups if len(weights) == 1 else math.ceil(n_groups / 2)
-        groups = apportion(self._ranked_weights(weights), n_groups, most)
+        most = n_groups if can_go_on.sum() == 1 else math.ceil(n_groups / 2)
+        groups = apportion(ranked, n_groups, most)
         if not with_new:
             groups, n_left = np.minimum(groups, 1), 0
         seats = groups * builder.group_size
@@ -241,20 +244,25 @@ class Portfolio:
     def _chosen_weights(self) -> NDArray[np.float64]:
         """Compute weights as `_weights`, with one kind at most that has a view.
 
-        Views are known before the first step, while others take long to learn as much:
-        the choice would leave nothing to other kinds. A view that gains no more than
-        noise has no weight.
+        A view makes a network good within few steps, so that early weights would leave
+        nothing to kinds that learn more slowly. A view that gains no more than noise
+        has no weight.
         """
         log_densities, rows = self._best_log_densities(), self.held_out
         assert rows is not None
-        is_viewed = np.array(
-            [stack.view is not None for stack in self.stacks for _ in stack.contenders]
+        is_viewed = self._is_viewed
+        weights = weights_of_kinds(
+            log_densities, is_viewed, rows, self.builder.group, self.data.ranks
         )
-        weights = weights_of_kinds(log_densities, is_viewed, rows, self.data.ranks)
         of_views = np.where(is_viewed, weights, 0.0)
         weights[is_viewed] = 0.0
         weights[of_views.argmax()] += of_views.sum()
         return weights
+
+    @property
+    def _is_viewed(self) -> NDArray[np.bool_]:
+        """Whether each kind has a view."""
+        return np.array([s.view is not None for s in self.stacks for _ in s.contenders])
 
     def _best_log_densities(self) -> list[Tensor]:
         """Compute the log-densities of each kind at its best weights."""
@@ -279,7 +287,9 @@ class Portfolio:
     def pooled(self) -> PooledNetworks:
         """Pool the best weights of all networks, and calibrate them together."""
         if self.held_out is not None:
-            return pool_best_weights(self.stacks, self.held_out, self.data.ranks)
+            return pool_best_weights(
+                self.stacks, self.held_out, self.builder.group, self.data.ranks
+            )
         start = self.data.start
         weights = None if start is None else start.pool.log_weights.exp()
         return pool_last_weights(self.stacks, weights)

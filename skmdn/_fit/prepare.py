@@ -106,13 +106,14 @@ def prepare(
     sizes = _sizes(params, n_rows, outputs.size, start)
     n_members = int(sizes.pop("n_estimators"))
     structure = _network_structure(given, outputs, {**params, **sizes})
+    can_view = not (is_piece or ranks.size > 1 or sparse.issparse(given.X))
     if start is not None:
         _check_structure(structure, n_members, params["embedding"], start)
-        if is_piece and start.views:
+        if start.views and not can_view:
             raise ValueError(
-                "partial_fit cannot continue networks with a view of the rows, as it "
-                "would not see the rows of the fit. Fit again with a portfolio of "
-                "other kinds."
+                "Networks with a view of the training rows cannot be continued by "
+                "partial_fit, on sparse X, on several ranks, or on Dask. Fit again "
+                "with a portfolio of other kinds."
             )
     is_compared = params["early_stopping"] or validation is not None
     kinds = competing_kinds(
@@ -120,7 +121,7 @@ def prepare(
         n_rows,
         given.X.shape[1],
         can_choose=is_compared and settings.max_iter >= FEWEST_EPOCHS_OF_CHOICE,
-        can_view=not (is_piece or ranks.size > 1 or sparse.issparse(given.X)),
+        can_view=can_view,
     )
     return FitData(
         params,

@@ -69,11 +69,15 @@ class Captured:
             else torch.tensor(values, **options)
             for values in arguments
         ]
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with _lock, torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.result = self.function(*self.buffers)
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError:
+            # torch does not leave the stream of a capture that fails at its end.
+            torch.cuda.set_stream(stream)
             return
         self.graph = graph
 
@@ -84,8 +88,11 @@ def can_capture(network: MixtureDensityNetwork) -> bool:
     Autograd, modules of users and some factorisations may wait for the GPU, and dropout
     draws from a generator.
     """
+    weight = network.head.linear.weight
     return (
-        network.head.linear.weight.is_cuda
+        weight.is_cuda
+        # A graph is captured on the current device.
+        and weight.get_device() == torch.cuda.current_device()
         and network.backbones is None
         and network.dropout == 0
         and isinstance(network.head, CholeskyHead)

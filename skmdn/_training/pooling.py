@@ -121,8 +121,11 @@ def gain_of(
     weight: Tensor,
     weights: NDArray[np.float64],
     other_weights: NDArray[np.float64],
+    group: Tensor,
 ) -> tuple[float, float]:
     """Compute what weights gain over others, in nats, and its standard error.
+
+    The error is that of independent groups: gains of rows of one group go together.
 
     Parameters
     ----------
@@ -131,6 +134,8 @@ def gain_of(
     weight : Tensor of shape (n_folds, n)
         Zero for rows that do not count.
     weights, other_weights : ndarray of shape (n_kinds,)
+    group : Tensor of shape (n_folds, n)
+        Number of the group of each row.
     """
     is_counted = weight > 0
     share = weight[is_counted] / weight.sum()
@@ -141,8 +146,10 @@ def gain_of(
     )
     gain = first - second
     mean = share @ gain
-    error = (share.square() @ (gain - mean).square()).sqrt()
-    return float(mean), float(error)
+    number = group[is_counted]
+    of_group = gain.new_zeros(int(number.max()) + 1)
+    of_group.index_add_(0, number, share * (gain - mean))
+    return float(mean), float(torch.linalg.vector_norm(of_group))
 
 
 def apportion(

@@ -103,20 +103,43 @@ def test_a_stored_model_predicts_the_same():
     assert_array_equal(opened.score_samples(X, Y), mdn.score_samples(X, Y))
 
 
-def test_a_warm_start_keeps_the_covariance_function():
-    mdn = fitted(warm_start=True, portfolio=["kriging_0.1", "periodic_0.1"])
-    before = mdn._model.views["kriging"].kernel.vector
-    again = mdn.fit(X, Y)
-    assert again.n_iter_ > 0
-    assert_array_equal(again._model.views["kriging"].kernel.vector, before)
+def test_a_warm_start_keeps_what_the_networks_have_learned_to_read():
+    mdn = fitted(warm_start=True)
+    before, score = mdn._model.views["kriging"], mdn.score(X, Y)
+    high = np.median(Y) < Y
+    mdn.set_params(max_iter=1).fit(X[high], Y[high])
+    after = mdn._model.views["kriging"]
+    assert_array_equal(after.kernel.vector, before.kernel.vector)
+    assert_array_equal(after.moments, before.moments)
+    of_both = np.isin(before.values, after.values)
+    assert of_both.sum() == high.sum()
+    assert mdn.score(X[high], Y[high]) > score - 0.7
+    with pytest.raises(ValueError, match="cannot be continued"):
+        mdn.fit(sparse.csr_matrix(X), Y)
+
+
+def test_mirrored_targets_have_mirrored_densities():
+    plus, minus = fitted(), quick(portfolio=["kriging_0.1"], max_iter=30).fit(X, -Y)
+    assert_allclose(
+        minus.score_samples(X, -Y), plus.score_samples(X, Y), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_validation_rows_see_the_view_of_new_rows():
     mdn = quick(portfolio=["kriging_0.1"], max_iter=30)
     mdn.fit(X[:200], Y[:200], X_val=X[200:], y_val=Y[200:])
-    assert mdn.best_validation_score_ == pytest.approx(
-        mdn.score(X[200:], Y[200:]), abs=0.05
-    )
+    score = mdn.score(X[200:], Y[200:])
+    assert mdn.best_validation_score_ == pytest.approx(score, abs=0.05)
+    rows = sparse.csr_matrix(X[200:])
+    of_sparse = mdn.fit(X[:200], Y[:200], X_val=rows, y_val=Y[200:])
+    assert_allclose(of_sparse.score(X[200:], Y[200:]), score, atol=1e-3)
+
+
+def test_negligible_weights_are_no_infinite_noise():
+    weight = np.ones(300)
+    weight[Y.argmax()], weight[0] = 1e-30, 1e-60
+    mdn = quick(portfolio=["kriging_0.1"]).fit(X, Y, sample_weight=weight)
+    assert np.isfinite(mdn.predict(X)).all()
 
 
 # -- limits ----------------------------------------------------------------------------
@@ -143,7 +166,7 @@ def test_fits_without_views_say_so(tmp_path):
     with pytest.raises(ValueError, match="view of the rows"):
         quick(portfolio=["kriging_0.1"]).partial_fit(X, Y)
     mdn = fitted()
-    with pytest.raises(ValueError, match="partial_fit cannot continue"):
+    with pytest.raises(ValueError, match="cannot be continued"):
         mdn.partial_fit(X, Y)
     with pytest.raises(ValueError, match="ONNX model cannot contain a view"):
         to_onnx(mdn, tmp_path / "model.onnx")

@@ -41,6 +41,7 @@ def fake_graphs(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", Recording)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "the stream before")
     FakeGraph.replays = 0
     return Recording
 
@@ -69,10 +70,13 @@ def test_a_capture_that_fails_leaves_plain_calls(fake_graphs, monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(fake_graphs, "__exit__", fail)
+    streams = []
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     captured = make_captured()
     for number in range(3 * N_PLAIN_CALLS):
         assert_allclose(captured(torch.ones(3), number), number)
     assert FakeGraph.replays == 0
+    assert streams == ["the stream before"]
     assert not capture._lock.locked()
 
 

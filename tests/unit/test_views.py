@@ -1,12 +1,14 @@
 """Views of rows: what they compute, and that they never use a row's own target."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
-from skmdn._data.views import ViewRows, kriging, normal_scores
+from skmdn._data.views import NormalScores, ViewRows, kriging, neighbours
 from skmdn._data.views.conditioning import (
     given_neighbours,
     leave_out,
@@ -32,7 +34,12 @@ def make_rows(n=60, n_features=3, d=2, n_groups=None, seed=0):
     X[n // 2 : n // 2 + 5] = X[:5]  # copies with other targets
     y = np.sin(X[:, :1]) + 0.3 * rng.normal(size=(n, d))
     group = None if n_groups is None else rng.integers(n_groups, size=n)
-    return ViewRows.of(torch.from_numpy(X), y, rng.uniform(0.5, 2, size=n), group)
+    weight = rng.uniform(0.5, 2, size=n)
+    values = NormalScores.fit(y, weight)(y)
+    return ViewRows.of(torch.from_numpy(X), values, weight, group)
+
+
+SCORES = NormalScores(np.zeros((2, 1)), np.zeros((2, 1)))
 
 
 def make_folds(n, n_folds=4, seed=1):
@@ -163,7 +170,7 @@ def test_no_column_uses_a_target_that_it_must_not_see(monkeypatch, is_exact, n_g
         monkeypatch.setattr(kriging, "MOST_EXACT", 0)
     rows = make_rows(n=80, n_groups=n_groups)
     # The rows of a group are in one fold.
-    view, left_out = Kriging.fit(rows, 0), make_folds(80)[:, rows.group]
+    view, left_out = Kriging.fit(rows, SCORES, 0), make_folds(80)[:, rows.group]
     left_out[-1] = False
     before = view.of_training_rows(rows, left_out)
     assert before.dtype == torch.float32
@@ -171,7 +178,7 @@ def test_no_column_uses_a_target_that_it_must_not_see(monkeypatch, is_exact, n_g
     for i in (0, 1, 40, 77):
         values = view.values.clone()
         values[i] += 3.0
-        changed = Kriging(view.kernel, view.X, values, view.noise, view.moments)
+        changed = replace(view, values=values)
         after = changed.of_training_rows(rows, left_out)
         is_same = (before == after).all(-1)
         own = rows.group == rows.group[i]
@@ -182,16 +189,15 @@ def test_no_column_uses_a_target_that_it_must_not_see(monkeypatch, is_exact, n_g
 
 def test_the_column_of_a_held_out_row_is_that_of_a_new_one(monkeypatch):
     rows, left_out = make_rows(n=200), make_folds(200)
-    view = Kriging.fit(rows, 0)
+    view = Kriging.fit(rows, SCORES, 0)
     columns = view.of_training_rows(rows, left_out)
     for k in range(2):
         kept = rows.select(~left_out[k])
-        part = Kriging(
-            view.kernel,
-            view.X[~left_out[k]],
-            view.values[~left_out[k]],
-            kept.weight.reciprocal(),
-            view.moments,
+        part = replace(
+            view,
+            X=view.X[~left_out[k]],
+            values=view.values[~left_out[k]],
+            noise=kept.weight.reciprocal(),
         )
         new = part(rows.X[left_out[k]].float().double())
         assert_allclose(columns[k, left_out[k], :-1], new[:, :-1], atol=1e-4)
@@ -202,7 +208,7 @@ def test_the_column_of_a_held_out_row_is_that_of_a_new_one(monkeypatch):
 
 def test_a_stored_view_has_the_same_columns():
     rows = make_rows(n=100)
-    view = Kriging.fit(rows, 0)
+    view = Kriging.fit(rows, SCORES, 0)
     opened = Kriging.from_state(view.to_state())
     assert_array_equal(opened(rows.X), view(rows.X))
     state = view.to_state()
@@ -223,13 +229,51 @@ def test_weights_are_repetitions():
 
 def test_normal_scores_are_those_of_ranks():
     y, weight = RNG.normal(size=500), np.ones(500)
-    scores = normal_scores(y, weight)
-    assert_array_equal(scores, normal_scores(np.exp(y), weight))
+
+    def scores_of(values, weight=weight):
+        values = values[:, None]
+        return NormalScores.fit(values, weight)(values)[:, 0]
+
+    scores = scores_of(y)
+    assert_allclose(scores, scores_of(np.exp(y)), atol=1e-12)
+    assert_allclose(scores, -scores_of(-y), atol=1e-9)
     assert_allclose(scores.std(), 1.0)
     plain = norm.ppf((y.argsort().argsort() + 0.5) / 500)
     assert_allclose(scores, plain / plain.std(), atol=1e-12)
     # Weights are repetitions, and ties have one score.
     counts = RNG.integers(1, 4, size=500)
-    repeated = normal_scores(np.repeat(y, counts), np.ones(counts.sum()))
-    assert_allclose(np.repeat(normal_scores(y, counts), counts), repeated, atol=1e-9)
-    assert_array_equal(normal_scores(np.full(5, 3.0), np.ones(5)), np.zeros(5))
+    repeated = scores_of(np.repeat(y, counts), np.ones(counts.sum()))
+    assert_allclose(np.repeat(scores_of(y, counts), counts), repeated, atol=1e-9)
+    assert_array_equal(scores_of(np.full(500, 3.0)), np.zeros(500))
+    # A negligible weight at the end is no infinite score.
+    light = np.where(y == y.max(), 1e-20, 1.0)
+    assert np.isfinite(scores_of(y, light)).all()
+
+
+def test_many_scores_are_interpolated():
+    y = RNG.normal(size=(20_000, 2)) ** 3
+    scores = NormalScores.fit(y, np.ones(20_000))
+    assert scores.knots.shape[0] == 2
+    assert 500 < scores.knots.shape[1] <= 1000
+    exact = norm.ppf((y.argsort(0).argsort(0) + 0.5) / 20_000)
+    assert_allclose(scores(y), exact, atol=0.05)
+    assert_array_equal(
+        scores(y + 1e9), scores(y.max(0, keepdims=True).repeat(len(y), 0))
+    )
+
+
+def test_neighbours_of_large_groups_are_those_of_other_groups(monkeypatch):
+    rows = make_rows(n=90)
+    group = torch.arange(90) // 45
+    expected = Neighbours(make_kernel(), rows.X, group)
+    found, exists = expected.of_others(rows.X, group, 10)
+    assert exists.all()
+    monkeypatch.setattr(neighbours, "MOST_CANDIDATES", 1)
+    again, exists = Neighbours(make_kernel(), rows.X, group).of_others(
+        rows.X, group, 10
+    )
+    assert exists.all()
+    assert_array_equal(again, found)
+    lonely, exists = expected.of_others(rows.X[:3], torch.zeros(3), 60)
+    assert exists.sum(1).tolist() == [45] * 3
+    assert (lonely[exists] >= 45).all()

@@ -11,15 +11,16 @@ the length-scales; standard deviations always use the nearest ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skmdn._data.folds import evenly
-from skmdn._data.views import ViewRows
+from skmdn._data.views import NormalScores, ViewRows
 from skmdn._data.views.conditioning import (
     given_neighbours,
     leave_out,
@@ -27,16 +28,16 @@ from skmdn._data.views.conditioning import (
 )
 from skmdn._data.views.kernel import Kernel
 from skmdn._data.views.learning import learn_kernel
-from skmdn._data.views.neighbours import Neighbours
+from skmdn._data.views.neighbours import N_NEIGHBOURS, Neighbours
 from skmdn._utils.arrays import row_chunks, to_numpy, to_tensor
 
 # Rows that a view keeps, and computes its columns from.
 MOST_ANCHORS = 2**16
 # Up to so many anchors, means use all of them.
 MOST_EXACT = 2048
-# Neighbours of a training row, before those are left out that its fold holds out, and
-# of a new row: about as many.
-N_NEIGHBOURS, N_NEIGHBOURS_OF_NEW = 32, 28
+# Neighbours of a new row: about as many as a training row has when those are left out
+# that its fold holds out.
+N_NEIGHBOURS_OF_NEW = 28
 # Matrices of the size of a covariance that are needed to compute it.
 COPIES = 8
 # Rows from which the moments of the logarithm of the standard deviation are computed,
@@ -57,6 +58,8 @@ class Kriging:
         Inverse weights.
     moments : Tensor of shape (2,)
         Location and scale of the logarithm of the standard deviation.
+    scores : NormalScores
+        Map of y to the values.
     """
 
     kernel: Kernel
@@ -64,6 +67,7 @@ class Kriging:
     values: Tensor
     noise: Tensor
     moments: Tensor
+    scores: NormalScores
 
     @property
     def n_columns(self) -> int:
@@ -89,22 +93,33 @@ class Kriging:
     # -- fitting -----------------------------------------------------------------
 
     @classmethod
-    def fit(cls, rows: ViewRows, seed: int, start: Kriging | None = None) -> Kriging:
-        """Learn the covariance function, or take that of a start; keep the anchors."""
+    def fit(
+        cls,
+        rows: ViewRows,
+        scores: NormalScores,
+        seed: int,
+        start: Kriging | None = None,
+    ) -> Kriging:
+        """Learn the covariance function; keep the anchors.
+
+        With a start, all that its networks have learned to read stays: the covariance
+        function, and the unit of the standard deviation.
+        """
         anchors = rows.select(anchors_of(len(rows.X)))
         kernel = learn_kernel(anchors, seed) if start is None else start.kernel
         # As they are stored: a stored view has the same columns.
         kept = (anchors.X, anchors.values, anchors.weight.reciprocal())
         X, values, noise = (part.float().double() for part in kept)
+        if start is not None:
+            return cls(kernel, X, values, noise, start.moments, scores)
         neutral = torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu")
-        view = cls(kernel, X, values, noise, neutral)
+        view = cls(kernel, X, values, noise, neutral, scores)
         taken = torch.from_numpy(evenly(len(X), min(len(X), ROWS_OF_MOMENTS)))
         search = Neighbours(kernel, X, anchors.group)
         near, exists = search.of_others(X[taken], anchors.group[taken], N_NEIGHBOURS)
         spread = view._columns(X[taken], near, ~exists[None])[0, :, -1]
         scale = spread.std(correction=0).clamp(min=SMALLEST_SCALE)
-        moments = torch.stack([spread.mean(), scale])
-        return cls(kernel, X, values, noise, moments)
+        return replace(view, moments=torch.stack([spread.mean(), scale]))
 
     def of_training_rows(self, rows: ViewRows, left_out: Tensor) -> Tensor:
         """Compute the columns of the rows of the fit, (n_lists, n, 1 + d), in float32.
@@ -120,19 +135,22 @@ class Kriging:
         if self.is_exact:
             matrix = observation_covariance(self.kernel, self.X, self.noise)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
-            columns[..., :-1] = leave_out(inverse, self.values, left_out, rows.group)
-        return columns.float()
+            means = leave_out(inverse, self.values, left_out, rows.group)
+            columns[..., :-1] = means.float()
+        return columns
 
     def _local_columns(self, rows: ViewRows, left_out: Tensor) -> Tensor:
         """Compute the columns from neighbours, (n_lists, n, 1 + d)."""
         at = anchors_of(len(rows.X))
         search = Neighbours(self.kernel, self.X, rows.group[at])
         is_left = left_out[:, at]
-        columns = self.values.new_empty(*left_out.shape, 1 + self.values.shape[1])
+        shape = *left_out.shape, self.n_columns
+        columns = torch.empty(shape, dtype=torch.float32, device="cpu")
         for part in row_chunks(len(rows.X), self._bytes_per_row(len(left_out))):
             x = rows.X[part].float().double()
             near, exists = search.of_others(x, rows.group[part], N_NEIGHBOURS)
-            columns[:, part] = self._columns(x, near, is_left[:, near] | ~exists)
+            local = self._columns(x, near, is_left[:, near] | ~exists)
+            columns[:, part] = local.float()
         return columns
 
     # -- new rows ----------------------------------------------------------------
@@ -174,13 +192,19 @@ class Kriging:
             "values": self.values.float().numpy(),
             "noise": self.noise.float().numpy(),
             "moments": to_numpy(self.moments),
+            "scores": self.scores._asdict(),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Kriging:
         """Rebuild a view; arrays are copied."""
-        kernel, *others = map(to_tensor, state.values())
-        return cls(Kernel.from_vector(kernel), *others)
+        names = ("X", "values", "noise", "moments")
+        scores = {name: np.array(part) for name, part in state["scores"].items()}
+        return cls(
+            Kernel.from_vector(to_tensor(state["kernel"])),
+            **{name: to_tensor(state[name]) for name in names},
+            scores=NormalScores(**scores),
+        )
 
 
 def anchors_of(n_rows: int) -> Tensor:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from skmdn._data.views import ViewRows
+from skmdn._data.views.conditioning import SMALLEST_VARIANCE
 from skmdn._data.views.kernel import Kernel
-from skmdn._data.views.neighbours import Neighbours
+from skmdn._data.views.neighbours import N_NEIGHBOURS, Neighbours
 from skmdn._utils.arrays import make_generator
 
-N_NEIGHBOURS = 32
 # Rows whose likelihood is maximised, searches of neighbours, steps after each of them,
 # and rows of a step.
 N_TARGETS, N_SEARCHES, N_STEPS, BATCH_SIZE = 2000, 4, 60, 64
@@ -21,7 +21,6 @@ RATE, LAST_RATE = 0.08, 1e-3
 LARGEST_GRADIENT = 2.0
 # Precision of the normal prior around the initial parameters, in rows.
 PRIOR = 0.2
-SMALLEST_VARIANCE = 1e-8
 
 
 def learn_kernel(rows: ViewRows, seed: int) -> Kernel:
