@@ -1,6 +1,6 @@
 """What each kind of networks contributes to a default fit, and what it costs.
 
-    python benchmarks/kinds.py --data DIR --sets boston,power,naval \
+    python benchmarks/kinds.py --data DIR --sets concrete,power,naval \
         --picture docs/kinds.png
 
 Held-out score and weight of each part of the portfolio in a fit with all of them, and
@@ -152,7 +152,7 @@ def draw(path: Path, picture: Path) -> None:
 
 def main() -> None:
     parser = parser_of(__doc__, "kinds.csv")
-    parser.add_argument("--sets", type=names, default=["boston", "power", "naval"])
+    parser.add_argument("--sets", type=names, default=["concrete", "power", "naval"])
     parser.add_argument("--splits", type=integers, default=[0])
     parser.add_argument("--picture", type=Path, help="draw scores and weights")
     options = parser.parse_args()
