@@ -51,8 +51,8 @@ def take_share(work: int) -> None:
     Parameters
     ----------
     work : int
-        Multiply-adds of a forward pass: threads of little work mostly wait for one
-        another, and burn a processor each while they do.
+        Multiply-adds of a forward pass: threads with little work mostly wait for one
+        another, and keep a processor busy while they wait.
     """
     if _n_fits:
         share = _n_threads // _n_fits

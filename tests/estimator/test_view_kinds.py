@@ -135,9 +135,11 @@ def test_validation_rows_see_the_view_of_new_rows():
     assert_allclose(of_sparse.score(X[200:], Y[200:]), score, atol=1e-3)
 
 
-def test_negligible_weights_are_no_infinite_noise():
+@pytest.mark.filterwarnings("ignore:The weights of the:UserWarning")
+@pytest.mark.parametrize("largest", [1.0, 1e12])
+def test_extreme_weights_give_finite_results(largest):
     weight = np.ones(300)
-    weight[Y.argmax()], weight[0] = 1e-30, 1e-60
+    weight[Y.argmax()], weight[0], weight[1:4] = 1e-30, 1e-60, largest
     mdn = quick(portfolio=["kriging_0.1"]).fit(X, Y, sample_weight=weight)
     assert np.isfinite(mdn.predict(X)).all()
 

@@ -19,8 +19,9 @@ from skmdn._data.folds import evenly
 
 # Pairs of a value and its score that are kept of each output.
 MOST_KNOTS = 1000
-# Smallest weight of a row, relative to the mean: its noise is the inverse.
-SMALLEST_WEIGHT = 1e-6
+# Bounds of the weight of a row, relative to the mean. Its noise is the inverse, without
+# which float32 could not store it, or a covariance matrix could be singular.
+WEIGHT_RANGE = 1e-6, 1e4
 
 
 class NormalScores(NamedTuple):
@@ -85,7 +86,7 @@ class ViewRows(NamedTuple):
     values : Tensor of shape (n, d)
         Normal scores of y.
     weight : Tensor of shape (n,)
-        Of mean one, but not below `SMALLEST_WEIGHT`.
+        Of mean one, within `WEIGHT_RANGE`.
     group : Tensor of shape (n,)
         Rows that are equal here do not see each other's targets; each row by itself
         where the fit has no groups.
@@ -111,7 +112,7 @@ class ViewRows(NamedTuple):
         return cls(
             X.to("cpu", torch.float64),
             torch.from_numpy(values),
-            torch.from_numpy(np.maximum(weight / weight.mean(), SMALLEST_WEIGHT)),
+            torch.from_numpy(np.clip(weight / weight.mean(), *WEIGHT_RANGE)),
             torch.from_numpy(number.astype(np.int64)),
         )
 

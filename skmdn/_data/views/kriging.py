@@ -1,4 +1,4 @@
-"""The kriging view: what a Gaussian process makes of the other rows.
+"""The kriging view: predictions of a Gaussian process from the other rows.
 
 Its columns are the mean of the normal score of each output, and the logarithm of the
 standard deviation that the outputs share: they have one covariance function, learned
