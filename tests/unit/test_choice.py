@@ -222,6 +222,24 @@ def test_halving_drops_the_kinds_with_the_smallest_weights():
     assert result.portfolio_scores == expected.portfolio_scores
 
 
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ((0.6, 0.4, 0.0), {"periodic_0.3": 8, "periodic_1": 8}),
+        ((1.0, 0.0, 0.0), {"periodic_0.3": 8, "periodic_1": 8}),
+        ((0.0, 0.1, 0.9), {"periodic_1": 8, "kriging_1": 8}),
+    ],
+)
+def test_a_view_without_weight_gets_no_networks(weights, expected):
+    portfolio = ("periodic_0.3", "periodic_1", "kriging_1")
+    session = make_session(portfolio=portfolio, n_estimators=16)
+    session.portfolio._chosen_weights = lambda: np.array(weights)
+    while not session.portfolio.is_narrow:
+        session.step()
+    sizes = {item.kind: item.n_members for item in session.portfolio.contenders}
+    assert sizes == expected
+
+
 def test_the_best_kind_is_kept():
     """A linear truth, which a linear model knows from the start."""
     session = after_choice(rows=linear_data(d=1), n_estimators=8)

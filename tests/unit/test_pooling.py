@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import LinearConstraint, minimize
 from scipy.special import logsumexp
 
-from skmdn._training.pooling import Pooling, apportion, stack_weights
+from skmdn._training.pooling import Pooling, apportion, gain_of, stack_weights
 
 
 def normal(*shape, seed=0):
@@ -246,3 +246,28 @@ def test_seats_beyond_the_most_of_a_kind_go_to_the_next(weights, n_seats, data):
     if is_below.any():
         left = int(seats[is_below].sum())
         assert_array_equal(seats[is_below], apportion(weights[is_below], left, left))
+
+
+def test_the_error_of_a_gain_counts_groups():
+    """Rows that are repeated within a group say no more than one of them."""
+    generator = torch.Generator().manual_seed(0)
+    densities = list(torch.randn(3, 1, 50, generator=generator).double())
+    weight = torch.rand(1, 50, generator=generator).double()
+    weight[0, :5] = 0.0
+    weights, others = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.4, 0.0])
+    group = torch.arange(50)[None]
+    gain, error = gain_of(densities, weight, weights, others, group)
+    first, second = (
+        np.log(np.exp(torch.stack(densities)[:, 0, 5:].numpy().T) @ each)
+        for each in (weights, others)
+    )
+    share = (weight[0, 5:] / weight.sum()).numpy()
+    mean = share @ (first - second)
+    assert_allclose(gain, mean)
+    assert_allclose(error, np.sqrt(share**2 @ (first - second - mean) ** 2))
+    repeated = [part.repeat(1, 4) for part in densities]
+    again = gain_of(repeated, weight.repeat(1, 4), weights, others, group.repeat(1, 4))
+    assert_allclose(again, (gain, error))
+    alone = torch.arange(200)[None]
+    _, smaller = gain_of(repeated, weight.repeat(1, 4), weights, others, alone)
+    assert_allclose(smaller, error / 2)
