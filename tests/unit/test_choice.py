@@ -13,7 +13,7 @@ from skmdn._fit.prepare import prepare
 from skmdn._fit.session import FitSession
 from skmdn._training.calibration import calibrate, extrapolate
 from skmdn._training.early_stopping import held_out_terms
-from skmdn._training.kinds import AUTO_KINDS, KINDS, competing_kinds
+from skmdn._training.kinds import KINDS
 from skmdn._training.pooling import Pooling
 from skmdn.datasets import make_inverse_sine
 from skmdn.distributed import ALONE
@@ -426,48 +426,6 @@ def test_weights_of_kinds_are_shared_among_members():
 
 
 # -- kinds -----------------------------------------------------------------------
-
-SINGLE = {"portfolio": "auto", "embedding": "auto", "network": None}
-
-
-def names_of(can_choose=True, can_view=True, n_rows=1000, n_features=3, **params):
-    options = {"can_choose": can_choose, "can_view": can_view}
-    return [*competing_kinds(SINGLE | params, n_rows, n_features, **options)]
-
-
-@pytest.mark.parametrize(
-    ("params", "expected"),
-    [
-        ({}, AUTO_KINDS),
-        ({"embedding": "bins"}, ["bins"]),
-        ({"embedding": None}, ["plain"]),
-        ({"portfolio": None}, ["periodic_0.3"]),
-        ({"portfolio": None, "embedding": None}, ["plain"]),
-        ({"portfolio": ("plain", "linear")}, ["plain", "linear"]),
-        ({"portfolio": ("plain", "linear"), "embedding": None}, ["plain"]),
-        (
-            {"n_features": 2000},
-            [n for n in WITHOUT_VIEWS if n != "linear"],
-        ),
-        ({"n_rows": 499}, WITHOUT_VIEWS),
-        ({"n_features": 101}, WITHOUT_VIEWS),
-        ({"can_view": False}, WITHOUT_VIEWS),
-        ({"n_rows": 30, "portfolio": ["kriging_1"]}, ["kriging_1"]),
-        ({"can_choose": False, "portfolio": ["kriging_1", "bins"]}, ["kriging_1"]),
-        ({"can_choose": False}, ["periodic_0.3"]),
-        ({"can_choose": False, "embedding": "bins"}, ["bins"]),
-        # What was asked for by name is not replaced by something else.
-        ({"can_choose": False, "portfolio": ["bins"]}, ["bins"]),
-        ({"can_choose": False, "portfolio": ["linear", "bins"]}, ["linear"]),
-    ],
-)
-def test_kinds_are_those_that_parameters_allow(params, expected):
-    assert names_of(**params) == list(expected)
-
-
-def test_an_embedding_of_none_of_the_kinds_is_refused():
-    with pytest.raises(ValueError, match=r"has embedding=None. Set embedding='auto'"):
-        names_of(portfolio=("bins", "linear"), embedding=None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
