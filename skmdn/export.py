@@ -75,6 +75,30 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
     ...     os.listdir(folder)
     ['geyser.onnx']
     """
+    _check_exportable(estimator)
+    rows = torch.zeros(2, estimator.n_features_in_, dtype=torch.float64, device="cpu")
+    program = torch.export.export(
+        _Served(estimator._model).eval(),
+        (rows,),
+        dynamic_shapes=({0: torch.export.Dim("n_samples")},),
+    )
+    with warnings.catch_warnings():
+        # torch raises this warning itself.
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        model = torch.onnx.export(
+            program.run_decompositions(_DECOMPOSITIONS),
+            (rows,),
+            input_names=["X"],
+            output_names=["weights", "means", "precision_factors"],
+            verbose=False,
+        )
+    assert model is not None  # guaranteed if no path is given
+    model.model.metadata_props.update(_metadata(estimator))
+    model.save(os.fspath(path))
+
+
+def _check_exportable(estimator: Any) -> None:
+    """Raise an error if the estimator, or this environment, cannot be used."""
     if not isinstance(estimator, MDNRegressor):
         raise TypeError(
             f"estimator must be an MDNRegressor, got {type(estimator).__name__}. For a "
@@ -100,25 +124,6 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
         raise ImportError(
             "to_onnx requires onnx and onnxscript: pip install 'skmdn[onnx]'."
         ) from exc
-    rows = torch.zeros(2, estimator.n_features_in_, dtype=torch.float64, device="cpu")
-    program = torch.export.export(
-        _Served(estimator._model).eval(),
-        (rows,),
-        dynamic_shapes=({0: torch.export.Dim("n_samples")},),
-    )
-    with warnings.catch_warnings():
-        # torch raises this warning itself.
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        model = torch.onnx.export(
-            program.run_decompositions(_DECOMPOSITIONS),
-            (rows,),
-            input_names=["X"],
-            output_names=["weights", "means", "precision_factors"],
-            verbose=False,
-        )
-    assert model is not None  # guaranteed if no path is given
-    model.model.metadata_props.update(_metadata(estimator))
-    model.save(os.fspath(path))
 
 
 class _Served(nn.Module):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ class StackBuilder:
         )
         X = self.rows.X
         assert isinstance(X, torch.Tensor)  # views need dense rows
-        self.view_rows = ViewRows.of(X, scores(y), rows.weight, rows.codes)
+        self.view_rows = ViewRows.of(X, scores(y), rows.weight, self._group_of_rows)
         seed = draw_seed(self.generator)
         return {
             name: Kriging.fit(self.view_rows, scores, seed, known.get(name))
@@ -350,11 +351,17 @@ class StackBuilder:
         """Return the number of the group of each held-out row, or else of the row."""
         if self.held_out is None:
             return torch.zeros(0, 0, dtype=torch.int64, device="cpu")
-        index, codes = self.held_out.index.cpu(), self.data.rows.codes
-        if codes is None or self.folds is None:
-            return index
+        index = self.held_out.index.cpu()
+        return index if self.folds is None else self._group_of_rows[index]
+
+    @cached_property
+    def _group_of_rows(self) -> torch.Tensor:
+        """Number of the group of each row of the fit, (n,)."""
+        codes = self.data.rows.codes
+        if codes is None:
+            return torch.arange(len(self.rows.y), device="cpu")
         number = np.unique(codes, return_inverse=True)[1]
-        return torch.from_numpy(number)[index]
+        return torch.from_numpy(number.astype(np.int64))
 
     def _scaled(self, rows: UniqueRows) -> ScaledRows:
         data = self.data

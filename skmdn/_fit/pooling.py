@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor
 from skmdn._training.batches import ListedRows
 from skmdn._training.calibration import calibrate, extrapolate
 from skmdn._training.pooling import Pooling, gain_of, stack_weights
-from skmdn._training.stack import Stack
+from skmdn._training.stack import Contender, Stack
 from skmdn.distributed import Ranks
 from skmdn.nn.likelihood import Calibration, Terms
+from skmdn.nn.network import MixtureDensityNetwork
 from skmdn.nn.pool import NetworkPool
 
 # A view is kept if it gains more than this over all other kinds, in standard errors.
@@ -71,52 +73,74 @@ def pool_best_weights(
     Each kind is calibrated first, then weighted by the likelihood that the mixture of
     all members is expected to have; and then the mixture is calibrated as a whole.
     """
-    networks = [stack.best_network() for stack in stacks]
-    n_outputs = rows.y.shape[1]
-    contenders = [item for stack in stacks for item in stack.contenders]
-    own: list[Calibration] = []
-    parts, log_densities, scores = [], [], {}
-    for stack, network in zip(stacks, networks, strict=True):
-        terms = stack.terms(network)
-        for item in stack.contenders:
-            calibration, score, log_density = item.score(terms, rows, ranks)
-            scores[item.kind] = score - item.cost
-            disagreement = item.find_disagreement(terms, rows, ranks, score)
-            gain = item.gain_of_pooling(disagreement, item.n_members)
-            log_densities.append(log_density - item.cost + gain)
-            of_kind = terms.select(item.cases).calibrated(calibration, n_outputs)
-            parts.append(of_kind)
-            own.append(calibration)
-    of_stack = np.repeat(range(len(stacks)), [len(s.contenders) for s in stacks])
-    is_viewed = np.array([stack.view is not None for stack in stacks])[of_stack]
+    candidates = [
+        candidate for stack in stacks for candidate in _candidates(stack, rows, ranks)
+    ]
+    scores = {each.item.kind: each.score for each in candidates}
+    is_viewed = np.array([each.stack.view is not None for each in candidates])
+    log_densities = [each.log_density for each in candidates]
     weights = weights_of_kinds(log_densities, is_viewed, rows, group, ranks)
     # Networks without weight are dropped: a view would be computed in vain.
-    is_used = np.bincount(of_stack, weights) > 0
-    is_left = is_used[of_stack]
-    contenders, weights = list(compress(contenders, is_left)), weights[is_left]
+    used = {each.stack for each, w in zip(candidates, weights, strict=True) if w > 0}
+    is_left = np.array([each.stack in used for each in candidates])
+    candidates, weights = list(compress(candidates, is_left)), weights[is_left]
+    contenders = [each.item for each in candidates]
     shares = _shares(weights, [item.n_members for item in contenders])
     of_cases = _shares(weights, [len(item.cases) for item in contenders])
     fold = torch.cat([item.pooling.fold for item in contenders])
     pooling = Pooling.of(fold, len(rows.index), of_cases)
-    kept = zip(*compress(parts, is_left), strict=True)
-    terms = Terms(*(torch.cat(part) for part in kept))
+    parts = zip(*(each.terms for each in candidates), strict=True)
+    terms = Terms(*(torch.cat(part) for part in parts))
     n_all = float(1 / shares.square().sum())
     of_fold, of_all, score = _calibrations(terms, pooling, n_all, rows, ranks)
-    of_each = [
-        calibration
-        for calibration, item in zip(compress(own, is_left), contenders, strict=True)
-        for _ in range(item.n_members)
-    ]
-    used = list(compress(stacks, is_used))
+    own = [each.calibration for each in candidates for _ in range(each.item.n_members)]
+    networks = {each.stack: each.network for each in candidates}
     return PooledNetworks(
-        NetworkPool(compress(networks, is_used), shares),
-        [stack.sizes for stack in used],
-        [stack.view for stack in used],
-        [calibration.then(of_fold) for calibration in of_each],
-        [calibration.then(of_all) for calibration in of_each],
+        NetworkPool(networks.values(), shares),
+        [stack.sizes for stack in networks],
+        [stack.view for stack in networks],
+        [calibration.then(of_fold) for calibration in own],
+        [calibration.then(of_all) for calibration in own],
         scores,
         score,
     )
+
+
+class _Candidate(NamedTuple):
+    """A kind at its best weights, calibrated: its terms, for all of its cases.
+
+    The log-density is that expected of the mixture of all members.
+    """
+
+    stack: Stack
+    network: MixtureDensityNetwork
+    item: Contender
+    calibration: Calibration
+    score: float
+    log_density: Tensor
+    terms: Terms
+
+
+def _candidates(stack: Stack, rows: ListedRows, ranks: Ranks) -> list[_Candidate]:
+    """Calibrate each kind of a stack."""
+    network, n_outputs = stack.best_network(), rows.y.shape[1]
+    terms, candidates = stack.terms(network), []
+    for item in stack.contenders:
+        calibration, score, log_density = item.score(terms, rows, ranks)
+        disagreement = item.find_disagreement(terms, rows, ranks, score)
+        gain = item.gain_of_pooling(disagreement, item.n_members)
+        candidates.append(
+            _Candidate(
+                stack,
+                network,
+                item,
+                calibration,
+                score - item.cost,
+                log_density - item.cost + gain,
+                terms.select(item.cases).calibrated(calibration, n_outputs),
+            )
+        )
+    return candidates
 
 
 def weights_of_kinds(

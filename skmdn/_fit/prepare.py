@@ -108,13 +108,8 @@ def prepare(
     structure = _network_structure(given, outputs, {**params, **sizes})
     can_view = not (is_piece or ranks.size > 1 or sparse.issparse(given.X))
     if start is not None:
+        _check_views(start, can_view=can_view)
         _check_structure(structure, n_members, params["embedding"], start)
-        if start.views and not can_view:
-            raise ValueError(
-                "Networks with a view of the training rows cannot be continued by "
-                "partial_fit, on sparse X, on several ranks, or on Dask. Fit again "
-                "with a portfolio of other kinds."
-            )
     is_compared = params["early_stopping"] or validation is not None
     kinds = competing_kinds(
         params,
@@ -190,6 +185,15 @@ def _fit_inputs(
     """Return what determines a fit besides its rows and its device."""
     networks = start and start.to_state()["parameters"]
     return {k: v for k, v in params.items() if k != "verbose"} | {"networks": networks}
+
+
+def _check_views(start: ConditionalModel, *, can_view: bool) -> None:
+    if start.views and not can_view:
+        raise ValueError(
+            "Networks with a view of the training rows cannot be continued by "
+            "partial_fit, on sparse X, on several ranks, or on Dask. Fit again with a "
+            "portfolio of other kinds."
+        )
 
 
 def _check_structure(

@@ -114,9 +114,9 @@ def competing_kinds(
         without_views = {k: kind for k, kind in kinds.items() if kind.view is None}
         if kinds and not without_views and portfolio != "auto":
             raise ValueError(
-                f"All kinds of portfolio={portfolio!r} have a view of the rows. There "
-                "are none of sparse X, in partial_fit, and in fits on several ranks or "
-                "on Dask: name other kinds too."
+                f"Every kind of portfolio={portfolio!r} has a view of the other rows. "
+                "partial_fit and fits of sparse X, on several ranks or on Dask cannot "
+                "compute views. Name other kinds too."
             )
         kinds = without_views
     if not kinds:

@@ -161,11 +161,11 @@ def test_views_of_few_rows_and_many_features_must_be_asked_for(monkeypatch):
 
 
 def test_fits_without_views_say_so(tmp_path):
-    with pytest.raises(ValueError, match="view of the rows"):
+    with pytest.raises(ValueError, match="view of the other rows"):
         quick(portfolio=["kriging_0.1"]).fit(sparse.csr_matrix(X), Y)
     mixed = quick(portfolio=["kriging_0.1", "plain"]).fit(sparse.csr_matrix(X), Y)
     assert set(mixed.portfolio_weights_) == {"plain"}
-    with pytest.raises(ValueError, match="view of the rows"):
+    with pytest.raises(ValueError, match="view of the other rows"):
         quick(portfolio=["kriging_0.1"]).partial_fit(X, Y)
     mdn = fitted()
     with pytest.raises(ValueError, match="cannot be continued"):

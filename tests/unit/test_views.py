@@ -33,10 +33,10 @@ def make_rows(n=60, n_features=3, d=2, n_groups=None, seed=0):
     X = rng.normal(size=(n, n_features))
     X[n // 2 : n // 2 + 5] = X[:5]  # copies with other targets
     y = np.sin(X[:, :1]) + 0.3 * rng.normal(size=(n, d))
-    group = None if n_groups is None else rng.integers(n_groups, size=n)
+    group = np.arange(n) if n_groups is None else rng.integers(n_groups, size=n)
     weight = rng.uniform(0.5, 2, size=n)
     values = NormalScores.fit(y, weight)(y)
-    return ViewRows.of(torch.from_numpy(X), values, weight, group)
+    return ViewRows.of(torch.from_numpy(X), values, weight, torch.from_numpy(group))
 
 
 SCORES = NormalScores(np.zeros((2, 1)), np.zeros((2, 1)))

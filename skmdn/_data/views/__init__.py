@@ -7,7 +7,7 @@ networks of a fold see never use a target of the rows that these hold out.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -103,17 +103,14 @@ class ViewRows(NamedTuple):
         X: Tensor,
         values: NDArray[np.float64],
         weight: NDArray[np.float64],
-        codes: NDArray[Any] | None = None,
+        group: Tensor,
     ) -> ViewRows:
-        """Scale the weights, and number the groups."""
-        number = np.arange(len(X))
-        if codes is not None:
-            number = np.unique(codes, return_inverse=True)[1]
+        """Scale the weights."""
         return cls(
             X.to("cpu", torch.float64),
             torch.from_numpy(values),
             torch.from_numpy(np.clip(weight / weight.mean(), *WEIGHT_RANGE)),
-            torch.from_numpy(number.astype(np.int64)),
+            group,
         )
 
     def select(self, index: Tensor) -> ViewRows:
