@@ -24,14 +24,14 @@ from _tables import Array, load
 from _timing import Clock
 from quality import find
 
-# Kinds of each part: the two with a view differ in their embedding only.
+# Kinds of each part.
 PARTS = {
     "periodic_0.1": ("periodic_0.1",),
     "periodic_0.3": ("periodic_0.3",),
     "periodic_1": ("periodic_1",),
     "linear": ("linear",),
     "bins": ("bins",),
-    "kriging": ("kriging_0.1", "kriging_1"),
+    "views": ("views_0.1", "views_1", "nearest_0.1"),
 }
 KINDS = [kind for kinds in PARTS.values() for kind in kinds]
 

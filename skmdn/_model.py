@@ -17,7 +17,7 @@ from skmdn._data.folds import RowLists
 from skmdn._data.outputs import Outputs
 from skmdn._data.rows import UniqueRows, as_dense
 from skmdn._data.scaling import LazyMatrix, Scaling, ViewedMatrix, take_rows
-from skmdn._data.views.kriging import Kriging
+from skmdn._data.views import VIEWS, View, columns_of
 from skmdn._mixture import Mixture
 from skmdn._training.kinds import SINGLE_KINDS, USER_DEFINED
 from skmdn._training.pooling import Pooling
@@ -61,8 +61,8 @@ class ConditionalModel:
         Names of the outputs, and the shape of one y.
     views : mapping
         Views by name.
-    views_of : sequence of str or None
-        View that each network of the pool uses.
+    views_of : sequence of tuple of str
+        Groups of columns of the views that each network of the pool uses.
     """
 
     pool: NetworkPool
@@ -71,8 +71,8 @@ class ConditionalModel:
     features: Scaling
     target: Scaling
     outputs: Outputs
-    views: Mapping[str, Kriging]
-    views_of: Sequence[str | None]
+    views: Mapping[str, View]
+    views_of: Sequence[tuple[str, ...]]
 
     def on(self, device: str) -> ConditionalModel:
         """Copy the networks to a device if it has float64; others fall back on the CPU.
@@ -156,7 +156,10 @@ class ConditionalModel:
 
     @inference()
     def held_out_log_prob(
-        self, rows: UniqueRows, held_out: RowLists, columns: Mapping[str, Tensor]
+        self,
+        rows: UniqueRows,
+        held_out: RowLists,
+        columns: Mapping[tuple[str, ...], Tensor],
     ) -> NDArray[np.float64]:
         """Compute the log-density of rows under the networks that held them out, (n,).
 
@@ -165,8 +168,7 @@ class ConditionalModel:
         """
         X = LazyMatrix(rows.X, rows.positions, self.features, torch.float64)
         matrices = [
-            X if view is None else ViewedMatrix(X, columns[view])
-            for view in self.views_of
+            ViewedMatrix(X, columns[views]) if views else X for views in self.views_of
         ]
         y = self.target.transform(rows.y)
         log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
@@ -235,8 +237,10 @@ class ConditionalModel:
             tuple(state["event_shape"]), None if names is None else tuple(names)
         )
         sizes, n_estimators = state["sizes"], state["n_estimators"]
-        views = {k: Kriging.from_state(v) for k, v in state.get("views", {}).items()}
-        views_of = state.get("views_of", [None] * len(networks))
+        views = {k: VIEWS[k].from_state(v) for k, v in state.get("views", {}).items()}
+        views_of = [
+            tuple(names) for names in state.get("views_of", [()] * len(networks))
+        ]
         return cls(
             pool.eval(),
             sizes,
@@ -262,10 +266,12 @@ class ConditionalModel:
     def _features(self, X: Tensor) -> list[Tensor]:
         """Return the features of each network for standardised rows."""
         device = self.pool.log_weights.device
-        tables: dict[str | None, Tensor] = {None: X}
-        for name, view in self.views.items():
-            tables[name] = torch.cat([X, view(X)], dim=1)
-        return [tables[view].to(device) for view in self.views_of]
+        columns = columns_of(self.views.values(), X)
+        tables = {
+            groups: torch.cat([X, *map(columns.__getitem__, groups)], dim=1).to(device)
+            for groups in set(self.views_of)
+        }
+        return [tables[groups] for groups in self.views_of]
 
 
 # -- states of estimators ------------------------------------------------------------

@@ -63,9 +63,9 @@ class MDNRegressor(
         32, or 16 from 5000 distinct rows on. With 4 or more, the networks hold out
         folds, at most 8, that together cover every row.
     portfolio : "auto", sequence of str or None, default="auto"
-        Kinds of networks that compete (:doc:`default fit </fit>`). "auto" uses all but
-        "plain". After about 200 steps those with the highest held-out log-likelihood go
-        on; views of the other rows ("kriging") only if they gain more than noise. None,
+        Kinds of networks that compete (:doc:`default fit </fit>`). After about 200
+        steps those with the highest held-out log-likelihood go on; those with views of
+        the other rows (kriging and trees) only if they gain more than noise. None,
         no held-out rows, a `network`, or fewer than 5 epochs mean one kind; fewer than
         25 rows keep the start of "linear". A fit that keeps a view stores up to 65,536
         training rows.

@@ -27,6 +27,7 @@ from torch import nn
 
 import skmdn
 from skmdn import MDNRegressor, MixtureDensity
+from skmdn._data.views.rows import NormalScores, ViewRows
 from skmdn._training.kinds import AUTO_KINDS, KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,7 +119,7 @@ def run_python(*arguments, **options):
 
 
 # Kinds of portfolio="auto" on tables that are too small for a view.
-WITHOUT_VIEWS = [name for name in AUTO_KINDS if KINDS[name].view is None]
+WITHOUT_VIEWS = [name for name in AUTO_KINDS if not KINDS[name].views]
 
 
 def quick(**parameters):
@@ -382,3 +383,25 @@ def serve_rank(rank, store, end):
         except (Exception, KeyboardInterrupt) as exc:
             errors.append(exc)
             end.send(exc)
+
+
+# A map that views of rows with scores of their own do not use.
+NO_SCORES = NormalScores(np.zeros((2, 1)), np.zeros((2, 1)))
+
+
+def make_view_rows(n=60, n_features=3, d=2, n_groups=None, seed=0):
+    """Draw rows as views see them, with copies that have other targets."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, n_features))
+    X[n // 2 : n // 2 + 5] = X[:5]
+    y = np.sin(X[:, :1]) + 0.3 * rng.normal(size=(n, d))
+    group = np.arange(n) if n_groups is None else rng.integers(n_groups, size=n)
+    weight = rng.uniform(0.5, 2, size=n)
+    values = NormalScores.fit(y, weight)(y)
+    return ViewRows.of(torch.from_numpy(X), values, weight, torch.from_numpy(group))
+
+
+def make_folds(n, n_folds=4, seed=1):
+    """Draw the rows of each fold, (n_folds, n)."""
+    fold = torch.from_numpy(np.random.default_rng(seed).permutation(n) % n_folds)
+    return fold == torch.arange(n_folds)[:, None]

@@ -14,10 +14,11 @@ import torch
 from skmdn._data.folds import MAX_FOLDS, RowLists, every_row, folds_of, without_next
 from skmdn._data.notices import FEW_ROWS, effective_rows, is_outlier
 from skmdn._data.rows import Rows, UniqueRows
-from skmdn._data.scaling import LazyMatrix, Matrix, ScaledRows, ViewedMatrix
-from skmdn._data.views import NormalScores, ViewRows
-from skmdn._data.views.kriging import Kriging
+from skmdn._data.scaling import Matrix, ScaledRows, ViewedMatrix
+from skmdn._data.views import View
+from skmdn._data.views.rows import NormalScores, ViewRows
 from skmdn._fit.prepare import FitData
+from skmdn._fit.views import ViewColumns
 from skmdn._training.batches import ListedRows
 from skmdn._training.initialization import (
     LinearModels,
@@ -32,9 +33,6 @@ from skmdn._training.stack import Stack, member_folds
 from skmdn._utils.arrays import draw_seed, make_generator
 from skmdn.nn.embeddings import Bins, BinsEmbedding
 from skmdn.nn.network import MixtureDensityNetwork
-
-# Validation rows whose view is computed together.
-BLOCK = 2**14
 
 
 class StackBuilder:
@@ -81,8 +79,6 @@ class StackBuilder:
                 draw_seed(copied), stream=data.ranks.rank, device=data.device
             )
         self.rows = self._scaled(data.rows)
-        self._columns: dict[str, tuple[torch.Tensor, ...]] = {}
-        self._columns_of_new: dict[str, torch.Tensor] = {}
         scalings = data.features, data.target
         self.is_outlier = is_outlier(data.rows, scalings, data.ranks)
         self.n_folds = 1 if folds is None else len(folds[1].rows)
@@ -100,69 +96,41 @@ class StackBuilder:
             self.bins = quantile_bins(self.rows, data.ranks)
             if len(self.kinds) > 1 and len(self.bins.feature) > MOST_BINS:
                 del self.kinds["bins"]
-        self.views = self._fit_views()
         is_choice = len(self.kinds) > 1 and self.n_folds > 2
         self.n_held_out = 2 if is_choice else 1
+        self.views = self._fit_views()
 
-    def _fit_views(self) -> dict[str, Kriging]:
+    def _fit_views(self) -> ViewColumns:
         """Fit the views of the kinds, or those of the networks to continue."""
         data, start = self.data, self.data.start
-        names = {kind.view for kind in self.kinds.values() if kind.view is not None}
-        known: Mapping[str, Kriging] = {}
+        groups = {group for kind in self.kinds.values() for group in kind.views}
+        known: Mapping[str, View] = {}
         if start is not None:
-            known, names = start.views, set(start.views)
-        if not names:
-            return {}
+            known, groups = start.views, set(start.views)
+        if not groups:
+            return ViewColumns({}, {}, self.n_folds)
         rows = data.rows
         # Standardised: mirrored targets are mirrored back.
         y = data.target.transform(rows.y).numpy()
-        scores = (
-            next(iter(known.values())).scores
-            if known
-            else NormalScores.fit(y, rows.weight)
-        )
+        scores = next((view.scores for view in known.values()), None)
+        scores = scores or NormalScores.fit(y, rows.weight)
         X = self.rows.X
         assert isinstance(X, torch.Tensor)  # views need dense rows
-        self.view_rows = ViewRows.of(X, scores(y), rows.weight, self._group_of_rows)
+        given = ViewRows.of(X, scores(y), rows.weight, self._group_of_rows)
+        left_out = torch.zeros(self.n_folds, len(y), dtype=torch.bool, device="cpu")
+        if self.folds is not None:
+            for mask, index, counts in zip(left_out, *self.folds[1], strict=True):
+                mask[index[counts]] = True
+        if self.n_held_out == 2:
+            left_out = torch.cat([left_out, left_out | left_out.roll(-1, 0)])
         seed = draw_seed(self.generator)
-        return {
-            name: Kriging.fit(self.view_rows, scores, seed, known.get(name))
-            for name in sorted(names)
-        }
+        return ViewColumns.fit(
+            sorted(groups), given, scores, left_out, self.n_folds, seed, known
+        )
 
-    def view_columns(self, name: str) -> torch.Tensor:
-        """Return the columns of a view that each fold sees, (n_folds, n, n_columns)."""
-        if name not in self._columns:
-            shape = self.n_folds, len(self.rows.y)
-            own = torch.zeros(shape, dtype=torch.bool, device="cpu")
-            if self.folds is not None:
-                for mask, rows, counts in zip(own, *self.folds[1], strict=True):
-                    mask[rows[counts]] = True
-            lists = [own]
-            if self.n_held_out == 2:
-                lists.append(own | own.roll(-1, 0))
-            columns = self.views[name].of_training_rows(
-                self.view_rows, torch.cat(lists)
-            )
-            self._columns[name] = columns.split(self.n_folds)
-        return self._columns[name][self.n_held_out - 1]
-
-    def _viewed(self, X: Matrix, name: str | None, *, is_new: bool = False) -> Matrix:
-        """Add the columns of a view to rows of the fit, or to new rows."""
-        if name is None:
-            return X
-        assert not isinstance(X, ViewedMatrix)
-        columns = self._new_columns(X, name) if is_new else self.view_columns(name)
-        return ViewedMatrix(X, columns.to(self.rows.y.device))
-
-    def _new_columns(self, X: torch.Tensor | LazyMatrix, name: str) -> torch.Tensor:
-        """Compute the columns of validation rows, once, (1, n, n_columns)."""
-        if name not in self._columns_of_new:
-            view = self.views[name]
-            parts = torch.arange(X.shape[0], device=self.rows.y.device).split(BLOCK)
-            columns = [view(X.index_select(0, part).cpu().double()) for part in parts]
-            self._columns_of_new[name] = torch.cat(columns)[None].float()
-        return self._columns_of_new[name]
+    def view_columns(self, groups: tuple[str, ...]) -> torch.Tensor:
+        """Return the columns of views that each fold sees, (n_folds, n, n_columns)."""
+        return self.views.of_rows(groups, self.n_held_out)
 
     def _possible_kinds(self) -> dict[str, Kind]:
         """Return the kinds among which these rows can decide."""
@@ -195,25 +163,28 @@ class StackBuilder:
         if data.start is not None:
             start = data.start
             parts = zip(start.pool, start.sizes, start.views_of, strict=True)
-            return [self._stack(deepcopy(net), size, view) for net, size, view in parts]
+            return [
+                self._stack(deepcopy(network), sizes, views)
+                for network, sizes, views in parts
+            ]
         size = data.n_members if len(self.kinds) == 1 else self.group_size
         return self.new_stacks(dict.fromkeys(self.kinds, size))
 
     def new_stacks(self, sizes: Mapping[str, int]) -> list[Stack]:
-        """Build stacks of kinds, which share one if embedding and view are the same.
+        """Build stacks of kinds, which share one if embedding and views are the same.
 
         Parameters
         ----------
         sizes : mapping
             Number of members of each kind.
         """
-        groups: dict[tuple[str | None, str | None], dict[str, int]] = {}
+        groups: dict[tuple[str | None, tuple[str, ...]], dict[str, int]] = {}
         for name, size in sizes.items():
             kind = self.kinds[name]
-            groups.setdefault((kind.embedding, kind.view), {})[name] = size
+            groups.setdefault((kind.embedding, kind.views), {})[name] = size
         return [
-            self._stack(self._network(group), group, view)
-            for (_, view), group in groups.items()
+            self._stack(self._network(group), group, views)
+            for (_, views), group in groups.items()
         ]
 
     def continued(self, stack: Stack, sizes: Mapping[str, int]) -> Stack:
@@ -236,7 +207,7 @@ class StackBuilder:
             if order is not None and old_order is not None:
                 order[here] = old_order[there].cpu()
             start += sizes[item.kind]
-        new = self._stack(network, sizes, stack.view)
+        new = self._stack(network, sizes, stack.views)
         for before, item in zip(kept, new.contenders, strict=True):
             item.charge(before.cost)
             item.disagreement = before.disagreement
@@ -244,20 +215,27 @@ class StackBuilder:
         return new
 
     def _stack(
-        self, network: MixtureDensityNetwork, sizes: Mapping[str, int], view: str | None
+        self,
+        network: MixtureDensityNetwork,
+        sizes: Mapping[str, int],
+        views: tuple[str, ...],
     ) -> Stack:
         """Prepare networks for training, and score their start."""
         data, fold = self.data, member_folds(sizes, self.n_folds)
         lists = RowLists(*(part[fold] for part in self._training_lists()))
-        scaled = self.rows._replace(X=self._viewed(self.rows.X, view))
+        scaled = self.rows
+        if views:
+            columns = self.view_columns(views)
+            scaled = scaled._replace(X=self._joined(scaled.X, columns))
         rows = ListedRows.for_training(scaled, lists, data.ranks, fold)
         held_out = self.held_out
-        if held_out is not None:
-            X = self._viewed(held_out.X, view, is_new=self.folds is None)
-            held_out = replace(held_out, X=X)
+        if held_out is not None and views:
+            if self.folds is None:
+                columns = self.views.of_new_rows(views, held_out.X, data.device)
+            held_out = replace(held_out, X=self._joined(held_out.X, columns))
         network = network.to(data.device, torch.float32)
         if network.has_range:
-            # The columns of a view have no limits.
+            # The columns of views have no limits.
             n_more = network.arguments["n_features"] - len(self.range[0])
             low, high = (
                 torch.cat([end, end.new_full((n_more,), sign * math.inf)])
@@ -267,10 +245,14 @@ class StackBuilder:
         loop = TrainingLoop(network, data.settings, self.training_generator, data.ranks)
         further = torch.arange(self.n_held_out, device="cpu")[:, None]
         folds = (fold + further) % self.n_folds
-        stack = Stack(loop, sizes, rows, held_out, folds, self.n_folds, view)
+        stack = Stack(loop, sizes, rows, held_out, folds, self.n_folds, views)
         if held_out is not None:
             stack.update(data.ranks, data.settings, cost=0.0)
         return stack
+
+    def _joined(self, X: Matrix, columns: torch.Tensor) -> ViewedMatrix:
+        assert not isinstance(X, ViewedMatrix)
+        return ViewedMatrix(X, columns.to(self.data.device))
 
     # -- networks ----------------------------------------------------------------
 
@@ -283,8 +265,7 @@ class StackBuilder:
         n_each = torch.tensor(list(sizes.values()), dtype=torch.int64, device="cpu")
         is_bins = kinds[0].embedding == "bins"
         structure = dict(self.data.structure)
-        if kinds[0].view is not None:
-            structure["n_features"] += self.views[kinds[0].view].n_columns
+        structure["n_features"] += self.views.width(kinds[0].views)
         network = MixtureDensityNetwork(
             **structure,
             n_members=sum(sizes.values()),

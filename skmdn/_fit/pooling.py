@@ -35,8 +35,8 @@ class PooledNetworks:
     pool : NetworkPool
     sizes : list of dict
         Members of each kind, for each network of the pool.
-    views : list of str or None
-        View that each network of the pool uses.
+    views : list of tuple of str
+        Groups of columns of views that each network of the pool uses.
     of_fold, of_all : list of Calibration
         Of each member where only those that hold a row out are pooled, and where all
         are.
@@ -48,7 +48,7 @@ class PooledNetworks:
 
     pool: NetworkPool
     sizes: list[dict[str, int]]
-    views: list[str | None]
+    views: list[tuple[str, ...]]
     of_fold: list[Calibration]
     of_all: list[Calibration]
     scores: dict[str, float]
@@ -61,7 +61,7 @@ def pool_last_weights(
     """Pool networks without held-out rows, and so without calibration."""
     pool = NetworkPool([stack.best_network() for stack in stacks], weights)
     neutral = [Calibration()] * pool.n_members
-    sizes, views = [s.sizes for s in stacks], [s.view for s in stacks]
+    sizes, views = [s.sizes for s in stacks], [s.views for s in stacks]
     return PooledNetworks(pool, sizes, views, neutral, neutral, {}, -math.inf)
 
 
@@ -77,7 +77,7 @@ def pool_best_weights(
         candidate for stack in stacks for candidate in _candidates(stack, rows, ranks)
     ]
     scores = {each.item.kind: each.score for each in candidates}
-    is_viewed = np.array([each.stack.view is not None for each in candidates])
+    is_viewed = np.array([bool(each.stack.views) for each in candidates])
     log_densities = [each.log_density for each in candidates]
     weights = weights_of_kinds(log_densities, is_viewed, rows, group, ranks)
     # Networks without weight are dropped: a view would be computed in vain.
@@ -98,7 +98,7 @@ def pool_best_weights(
     return PooledNetworks(
         NetworkPool(networks.values(), shares),
         [stack.sizes for stack in networks],
-        [stack.view for stack in networks],
+        [stack.views for stack in networks],
         [calibration.then(of_fold) for calibration in own],
         [calibration.then(of_all) for calibration in own],
         scores,

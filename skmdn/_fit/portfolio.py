@@ -262,7 +262,7 @@ class Portfolio:
     @property
     def _is_viewed(self) -> NDArray[np.bool_]:
         """Whether each kind has a view."""
-        return np.array([s.view is not None for s in self.stacks for _ in s.contenders])
+        return np.array([bool(s.views) for s in self.stacks for _ in s.contenders])
 
     def _best_log_densities(self) -> list[Tensor]:
         """Compute the log-densities of each kind at its best weights."""

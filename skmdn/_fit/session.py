@@ -21,6 +21,7 @@ from skmdn._data.notices import (
     notices_of_scale,
     notices_of_ties,
 )
+from skmdn._data.views import VIEWS
 from skmdn._fit.building import as_unique
 from skmdn._fit.pooling import PooledNetworks
 from skmdn._fit.portfolio import Portfolio
@@ -261,7 +262,10 @@ class FitSession:
             held_out_log_prob = model.held_out_log_prob(
                 self.data.rows,
                 self.folds[1],
-                {name: builder.view_columns(name) for name in model.views},
+                {
+                    names: builder.view_columns(names)
+                    for names in {*pooled.views} - {()}
+                },
             )
         changes = zip(pooled.of_all, pooled.of_fold, strict=True)
         model.pool.calibrate_([after.after(first) for after, first in changes])
@@ -285,7 +289,8 @@ class FitSession:
     def _model(self, pooled: PooledNetworks) -> ConditionalModel:
         """Move trained networks to the CPU in float64."""
         data, pool = self.data, pooled.pool.to("cpu", torch.float64).eval()
-        views = self.portfolio.builder.views
+        views = self.portfolio.builder.views.views
+        used = {VIEWS[group].name for groups in pooled.views for group in groups}
         return ConditionalModel(
             pool,
             pooled.sizes,
@@ -293,7 +298,7 @@ class FitSession:
             data.features,
             data.target,
             data.outputs,
-            {k: view for k, view in views.items() if k in pooled.views},
+            {name: view for name, view in views.items() if name in used},
             pooled.views,
         )
 

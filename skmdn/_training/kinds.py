@@ -22,14 +22,14 @@ class Kind(NamedTuple):
     is_linear : bool, default=False
         Learn what a linear model leaves, starting at Gaussian residuals; or else start
         at the mixture of y alone.
-    view : {"kriging"} or None, default=None
-        View whose columns are further features.
+    views : tuple of {"kriging", "nearest", "trees"}, default=()
+        Groups of columns of views that are further features.
     """
 
     embedding: str | None
     frequency_scale: float = 0.3
     is_linear: bool = False
-    view: str | None = None
+    views: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -39,8 +39,13 @@ KINDS = {
     "linear": Kind("periodic", 0.1, is_linear=True),
     "bins": Kind("bins"),
     "plain": Kind(None),
-    "kriging_0.1": Kind("periodic", 0.1, view="kriging"),
-    "kriging_1": Kind("periodic", 1.0, view="kriging"),
+    "views_0.1": Kind("periodic", 0.1, views=("kriging", "trees")),
+    "views_1": Kind("periodic", 1.0, views=("kriging", "trees")),
+    "nearest_0.1": Kind("periodic", 0.1, views=("kriging", "nearest", "trees")),
+    "kriging_0.1": Kind("periodic", 0.1, views=("kriging",)),
+    "kriging_1": Kind("periodic", 1.0, views=("kriging",)),
+    "trees_0.1": Kind("periodic", 0.1, views=("trees",)),
+    "trees_1": Kind("periodic", 1.0, views=("trees",)),
 }
 # Those of portfolio="auto".
 AUTO_KINDS = (
@@ -49,8 +54,9 @@ AUTO_KINDS = (
     "periodic_1",
     "linear",
     "bins",
-    "kriging_0.1",
-    "kriging_1",
+    "views_0.1",
+    "views_1",
+    "nearest_0.1",
 )
 # The kind of a fit without a portfolio, by its embedding.
 SINGLE_KINDS = {
@@ -64,9 +70,10 @@ USER_DEFINED = "network"
 # A linear start needs the inverse of a matrix of this many columns at most, and bins
 # are a layer of this many inputs at most.
 MOST_LINEAR_FEATURES, MOST_BINS = 1000, 4096
-# Of portfolio="auto", a view of fewer rows has too few to learn from, and one of more
-# features takes longer than the networks.
-FEWEST_ROWS_OF_VIEWS, MOST_FEATURES_OF_VIEWS = 500, 100
+# Of portfolio="auto": fewer rows are too few for a view to learn from, or too far from
+# each other to be alike; and views of more features take longer than the networks.
+FEWEST_ROWS_OF_VIEWS = {"kriging": 500, "trees": 500, "nearest": 2000}
+MOST_FEATURES_OF_VIEWS = 100
 # Epochs that are needed to compare kinds at all.
 FEWEST_EPOCHS_OF_CHOICE = 5
 
@@ -109,9 +116,11 @@ def competing_kinds(
         for name in names
         if embedding in ("auto", KINDS[name].embedding)
     }
-    is_known = n_rows >= FEWEST_ROWS_OF_VIEWS and n_features <= MOST_FEATURES_OF_VIEWS
-    if not can_view or (portfolio == "auto" and not is_known):
-        without_views = {k: kind for k, kind in kinds.items() if kind.view is None}
+    if portfolio == "auto":
+        given = n_rows, n_features
+        kinds = {k: kind for k, kind in kinds.items() if _views_pay(kind, *given)}
+    if not can_view:
+        without_views = {k: kind for k, kind in kinds.items() if not kind.views}
         if kinds and not without_views and portfolio != "auto":
             raise ValueError(
                 f"Every kind of portfolio={portfolio!r} has a view of the other rows. "
@@ -131,6 +140,13 @@ def competing_kinds(
     if n_features > MOST_LINEAR_FEATURES and len(kinds) > 1:
         kinds.pop("linear", None)
     return kinds
+
+
+def _views_pay(kind: Kind, n_rows: int, n_features: int) -> bool:
+    """Whether the views of a kind, if it has any, are worth their cost."""
+    fewest = (FEWEST_ROWS_OF_VIEWS[group] for group in kind.views)
+    is_narrow = n_features <= MOST_FEATURES_OF_VIEWS or not kind.views
+    return is_narrow and n_rows >= max(fewest, default=0)
 
 
 def only_kind(kinds: Mapping[str, Kind], embedding: str | None) -> dict[str, Kind]:

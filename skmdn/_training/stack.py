@@ -164,8 +164,8 @@ class Stack:
         Lists of rows that each member holds out.
     n_folds : int
         Number of such lists; 1 without held-out rows.
-    view : str, default=None
-        View that the networks use.
+    views : tuple of str, default=()
+        Groups of columns of views that the networks use.
     """
 
     def __init__(
@@ -176,14 +176,14 @@ class Stack:
         held_out: ListedRows | None,
         folds: Tensor,
         n_folds: int,
-        view: str | None = None,
+        views: tuple[str, ...] = (),
     ) -> None:
         self.loop = loop
         self.sizes = dict(sizes)
         self.rows = rows
         self.held_out = held_out
         self.folds = folds
-        self.view = view
+        self.views = views
         self.has_diverged = False
         case = torch.arange(folds.numel(), device="cpu").view_as(folds)
         self.contenders = []

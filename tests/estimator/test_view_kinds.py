@@ -26,16 +26,15 @@ def fitted(**options):
 # -- honesty ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["kriging_0.1", "trees_0.1", "nearest_0.1"])
 @pytest.mark.parametrize("n_copies", [1, 8])
-def test_the_score_of_noise_is_that_of_new_rows(n_copies):
+def test_the_score_of_noise_is_that_of_new_rows(n_copies, kind):
     """Among copies, leaving out a row alone would tell its target."""
     rng = np.random.default_rng(1)
     points = rng.normal(size=(640 // n_copies, 3))
     old, new = np.repeat(points, n_copies, axis=0), rng.normal(size=(2000, 3))
     y, y_new = rng.normal(size=640), rng.normal(size=2000)
-    mdn = MDNRegressor(random_state=0, portfolio=["kriging_0.1"], max_iter=60).fit(
-        old, y
-    )
+    mdn = MDNRegressor(random_state=0, portfolio=[kind], max_iter=60).fit(old, y)
     seen = mdn.score(old, rng.normal(size=640))
     unconditional = -0.5 * np.log(2 * np.pi) - 0.5
     noise = 3 * mdn.oof_log_density_.std() / np.sqrt(640)
@@ -48,26 +47,28 @@ def test_a_view_that_gains_nothing_is_dropped(n_copies):
     rng = np.random.default_rng(2)
     points = np.repeat(rng.normal(size=(640 // n_copies, 3)), n_copies, axis=0)
     mdn = MDNRegressor(random_state=0).fit(points, rng.normal(size=640))
-    assert not set(mdn.portfolio_weights_) & {"kriging_0.1", "kriging_1"}
+    assert not set(mdn.portfolio_weights_) & {"views_0.1", "views_1"}
     assert not mdn._model.views
 
 
-def test_a_view_that_gains_is_kept():
-    portfolio = ["periodic_0.1", "linear", "kriging_0.1"]
+@pytest.mark.parametrize("kind", ["kriging_0.1", "views_0.1"])
+def test_a_view_that_gains_is_kept(kind):
+    portfolio = ["periodic_0.1", "linear", kind]
     mdn = fitted(portfolio=portfolio)
-    assert mdn.portfolio_weights_["kriging_0.1"] > 0.5
+    assert mdn.portfolio_weights_[kind] > 0.5
     without = fitted(portfolio=portfolio[:2])
     assert mdn.oof_score_ > without.oof_score_ + 0.1
 
 
-def test_groups_do_not_see_their_own_targets():
+@pytest.mark.parametrize("kind", ["nearest_0.1", "trees_0.1"])
+def test_groups_do_not_see_their_own_targets(kind):
     # The target is that of the group: only its own rows would tell it.
     rng = np.random.default_rng(3)
     groups = np.repeat(np.arange(60), 10)
     of_group = rng.normal(size=60)
     inner = rng.normal(size=(600, 2)) + 5 * rng.normal(size=(60, 2))[groups]
     y = of_group[groups] + 0.1 * rng.normal(size=600)
-    mdn = MDNRegressor(portfolio=["kriging_0.1"], max_iter=40, random_state=0)
+    mdn = MDNRegressor(portfolio=[kind], max_iter=40, random_state=0)
     known = mdn.fit(inner, y).oof_score_
     new = mdn.fit(inner, y, groups=groups).oof_score_
     assert new < known - 0.5
@@ -78,7 +79,7 @@ def test_groups_do_not_see_their_own_targets():
 
 
 def test_predictions_do_not_depend_on_the_other_rows(monkeypatch):
-    mdn = fitted(portfolio=["kriging_0.1", "periodic_0.1"])
+    mdn = fitted(portfolio=["views_0.1", "periodic_0.1"])
     everything = mdn.score_samples(X, Y), mdn.predict(X), mdn.predict_density(X).std()
     some = mdn.score_samples(X[:7], Y[:7]), mdn.predict(X[:7])
     for whole, part in zip(everything, some, strict=False):
@@ -91,13 +92,14 @@ def test_predictions_do_not_depend_on_the_other_rows(monkeypatch):
 
 def test_several_outputs_share_a_view():
     both = np.column_stack([Y, Y + 0.1 * RNG.normal(size=300)])
-    mdn = quick(portfolio=["kriging_0.1"], max_iter=5).fit(X, both)
-    assert mdn._model.views["kriging"].n_columns == 3
+    mdn = quick(portfolio=["views_0.1"], max_iter=5).fit(X, both)
+    views = mdn._model.views
+    assert {k: v.widths[k] for k, v in views.items()} == {"kriging": 3, "trees": 4}
     assert mdn.predict(X[:4]).shape == (4, 2)
 
 
 def test_a_stored_model_predicts_the_same():
-    mdn = fitted()
+    mdn = fitted(portfolio=["views_0.1"])
     opened = pickle.loads(pickle.dumps(mdn))
     assert_array_equal(opened.predict(X), mdn.predict(X))
     assert_array_equal(opened.score_samples(X, Y), mdn.score_samples(X, Y))
@@ -126,7 +128,7 @@ def test_mirrored_targets_have_mirrored_densities():
 
 
 def test_validation_rows_see_the_view_of_new_rows():
-    mdn = quick(portfolio=["kriging_0.1"], max_iter=30)
+    mdn = quick(portfolio=["views_0.1"], max_iter=30)
     mdn.fit(X[:200], Y[:200], X_val=X[200:], y_val=Y[200:])
     score = mdn.score(X[200:], Y[200:])
     assert mdn.best_validation_score_ == pytest.approx(score, abs=0.05)
@@ -148,7 +150,7 @@ def test_extreme_weights_give_finite_results(largest):
 
 
 def test_views_of_few_rows_and_many_features_must_be_asked_for(monkeypatch):
-    assert "kriging_0.1" not in quick().fit(X, Y).portfolio_scores_
+    assert "views_0.1" not in quick().fit(X, Y).portfolio_scores_
     asked = quick(portfolio=["kriging_0.1", "bins"]).fit(X, Y)
     assert "kriging_0.1" in asked.portfolio_scores_
     rows, seen = np.tile(X, (2, 1)) + RNG.normal(size=(600, 2)), []
@@ -195,7 +197,7 @@ def _hostile():
 @pytest.mark.parametrize("name", _hostile())
 def test_hostile_rows_give_finite_results(name):
     rows, y = _hostile()[name]
-    mdn = quick(portfolio=["kriging_0.1"], max_iter=5).fit(rows, y)
+    mdn = quick(portfolio=["views_0.1"], max_iter=5).fit(rows, y)
     far = 1e3 * rows[:5] + 1
     for each in (rows[:50], far):
         assert np.isfinite(mdn.predict(each)).all()
@@ -205,7 +207,7 @@ def test_hostile_rows_give_finite_results(name):
 
 def test_five_rows_and_one_target_are_fitted():
     with pytest.warns(UserWarning, match="rows"):
-        mdn = quick(portfolio=["kriging_0.1"], max_iter=5).fit(X[:5], Y[:5])
+        mdn = quick(portfolio=["views_0.1"], max_iter=5).fit(X[:5], Y[:5])
     assert np.isfinite(mdn.predict(X)).all()
-    mdn = quick(portfolio=["kriging_0.1"], max_iter=5).fit(X, np.ones(300))
+    mdn = quick(portfolio=["views_0.1"], max_iter=5).fit(X, np.ones(300))
     assert_allclose(mdn.predict(X), 1.0, atol=0.02)

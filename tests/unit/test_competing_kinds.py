@@ -16,7 +16,8 @@ def names_of(can_choose=True, can_view=True, n_rows=1000, n_features=3, **params
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
-        ({}, AUTO_KINDS),
+        ({"n_rows": 2000}, AUTO_KINDS),
+        ({"n_rows": 1999}, [n for n in AUTO_KINDS if n != "nearest_0.1"]),
         ({"embedding": "bins"}, ["bins"]),
         ({"embedding": None}, ["plain"]),
         ({"portfolio": None}, ["periodic_0.3"]),
@@ -30,7 +31,7 @@ def names_of(can_choose=True, can_view=True, n_rows=1000, n_features=3, **params
         ({"n_rows": 499}, WITHOUT_VIEWS),
         ({"n_features": 101}, WITHOUT_VIEWS),
         ({"can_view": False}, WITHOUT_VIEWS),
-        ({"n_rows": 30, "portfolio": ["kriging_1"]}, ["kriging_1"]),
+        ({"n_rows": 30, "portfolio": ["nearest_0.1"]}, ["nearest_0.1"]),
         ({"can_choose": False, "portfolio": ["kriging_1", "bins"]}, ["kriging_1"]),
         ({"can_choose": False}, ["periodic_0.3"]),
         ({"can_choose": False, "embedding": "bins"}, ["bins"]),

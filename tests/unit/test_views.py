@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import NO_SCORES, make_folds, make_view_rows
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
-from skmdn._data.views import NormalScores, ViewRows, kriging, neighbours
+from skmdn._data.views import kriging, neighbours
 from skmdn._data.views.conditioning import (
     given_neighbours,
     leave_out,
@@ -17,7 +18,9 @@ from skmdn._data.views.conditioning import (
 from skmdn._data.views.kernel import Kernel
 from skmdn._data.views.kriging import Kriging
 from skmdn._data.views.learning import loss_and_gradient
+from skmdn._data.views.nearest import nearest_columns
 from skmdn._data.views.neighbours import Neighbours
+from skmdn._data.views.rows import NormalScores
 
 RNG = np.random.default_rng(0)
 
@@ -28,23 +31,13 @@ def make_kernel(n_features=3, seed=0):
     return Kernel.from_vector(vector + torch.from_numpy(step))
 
 
-def make_rows(n=60, n_features=3, d=2, n_groups=None, seed=0):
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, n_features))
-    X[n // 2 : n // 2 + 5] = X[:5]  # copies with other targets
-    y = np.sin(X[:, :1]) + 0.3 * rng.normal(size=(n, d))
-    group = np.arange(n) if n_groups is None else rng.integers(n_groups, size=n)
-    weight = rng.uniform(0.5, 2, size=n)
-    values = NormalScores.fit(y, weight)(y)
-    return ViewRows.of(torch.from_numpy(X), values, weight, torch.from_numpy(group))
+def kriging_of(rows):
+    nothing = torch.zeros(1, len(rows.X), dtype=torch.bool)
+    return Kriging.fit(rows, NO_SCORES, nothing, 0)[0]
 
 
-SCORES = NormalScores(np.zeros((2, 1)), np.zeros((2, 1)))
-
-
-def make_folds(n, n_folds=4, seed=1):
-    fold = torch.from_numpy(np.random.default_rng(seed).permutation(n) % n_folds)
-    return fold == torch.arange(n_folds)[:, None]
+def every_column(groups):
+    return torch.cat(list(groups.values()), dim=-1)
 
 
 def oracle(kernel, x, X, values, noise):
@@ -80,7 +73,7 @@ def test_the_kernel_has_the_formula_of_its_docstring():
 
 @pytest.mark.parametrize("is_left", [False, True])
 def test_values_given_neighbours_follow_the_oracle(is_left):
-    kernel, rows = make_kernel(), make_rows()
+    kernel, rows = make_kernel(), make_view_rows()
     x, near = rows.X[:7], torch.from_numpy(RNG.integers(7, 60, size=(7, 9)))
     left_out = torch.from_numpy(RNG.random(size=(4, 7, 9)) < 0.3)
     left_out[0] = False
@@ -101,7 +94,7 @@ def test_values_given_neighbours_follow_the_oracle(is_left):
 
 @pytest.mark.parametrize("n_groups", [None, 20, 3])
 def test_left_out_values_follow_the_oracle(n_groups):
-    kernel, rows = make_kernel(), make_rows(n_groups=n_groups)
+    kernel, rows = make_kernel(), make_view_rows(n_groups=n_groups)
     noise, left_out = rows.weight.reciprocal(), make_folds(60)[:, rows.group]
     left_out[-1] = False
     matrix = observation_covariance(kernel, rows.X, noise)
@@ -114,7 +107,7 @@ def test_left_out_values_follow_the_oracle(n_groups):
 
 
 def test_the_gradient_of_the_likelihood_is_that_of_autograd():
-    kernel, rows = make_kernel(), make_rows()
+    kernel, rows = make_kernel(), make_view_rows()
     noise = rows.weight.reciprocal()
     at, near = torch.arange(6), torch.from_numpy(RNG.integers(6, 60, size=(6, 8)))
     exists = torch.ones(6, 8, dtype=torch.bool)
@@ -146,7 +139,7 @@ def test_the_gradient_of_the_likelihood_is_that_of_autograd():
 
 @pytest.mark.parametrize("n_groups", [None, 10, 2, 1])
 def test_neighbours_are_the_nearest_of_other_groups(n_groups):
-    rows, kernel = make_rows(n=60, n_groups=n_groups, seed=3), make_kernel()
+    rows, kernel = make_view_rows(n=60, n_groups=n_groups, seed=3), make_kernel()
     search = Neighbours(kernel, rows.X, rows.group)
     near, exists = search.of_others(rows.X, rows.group, 12)
     Z = kernel.scaled(rows.X)
@@ -168,18 +161,18 @@ def test_neighbours_are_the_nearest_of_other_groups(n_groups):
 def test_no_column_uses_a_target_that_it_must_not_see(monkeypatch, is_exact, n_groups):
     if not is_exact:
         monkeypatch.setattr(kriging, "MOST_EXACT", 0)
-    rows = make_rows(n=80, n_groups=n_groups)
+    rows = make_view_rows(n=80, n_groups=n_groups)
     # The rows of a group are in one fold.
-    view, left_out = Kriging.fit(rows, SCORES, 0), make_folds(80)[:, rows.group]
+    view, left_out = kriging_of(rows), make_folds(80)[:, rows.group]
     left_out[-1] = False
-    before = view.of_training_rows(rows, left_out)
+    before = every_column(view.of_training_rows(rows, left_out))
     assert before.dtype == torch.float32
     assert before.isfinite().all()
     for i in (0, 1, 40, 77):
         values = view.values.clone()
         values[i] += 3.0
         changed = replace(view, values=values)
-        after = changed.of_training_rows(rows, left_out)
+        after = every_column(changed.of_training_rows(rows, left_out))
         is_same = (before == after).all(-1)
         own = rows.group == rows.group[i]
         assert is_same[:, own].all()
@@ -188,9 +181,9 @@ def test_no_column_uses_a_target_that_it_must_not_see(monkeypatch, is_exact, n_g
 
 
 def test_the_column_of_a_held_out_row_is_that_of_a_new_one(monkeypatch):
-    rows, left_out = make_rows(n=200), make_folds(200)
-    view = Kriging.fit(rows, SCORES, 0)
-    columns = view.of_training_rows(rows, left_out)
+    rows, left_out = make_view_rows(n=200), make_folds(200)
+    view = kriging_of(rows)
+    columns = view.of_training_rows(rows, left_out)["kriging"]
     for k in range(2):
         kept = rows.select(~left_out[k])
         part = replace(
@@ -199,25 +192,64 @@ def test_the_column_of_a_held_out_row_is_that_of_a_new_one(monkeypatch):
             values=view.values[~left_out[k]],
             noise=kept.weight.reciprocal(),
         )
-        new = part(rows.X[left_out[k]].float().double())
+        new = part(rows.X[left_out[k]].float().double())["kriging"]
         assert_allclose(columns[k, left_out[k], :-1], new[:, :-1], atol=1e-4)
         # From other numbers of neighbours.
         gap = (columns[k, left_out[k], -1] - new[:, -1]).abs()
         assert gap.median() < 0.2
 
 
-def test_a_stored_view_has_the_same_columns():
-    rows = make_rows(n=100)
-    view = Kriging.fit(rows, SCORES, 0)
+@pytest.mark.parametrize("is_left", [False, True])
+def test_nearest_columns_are_those_of_rows_that_count(is_left):
+    kernel, rows = make_kernel(), make_view_rows()
+    x, others = rows.X[:7], torch.arange(7, 60)
+    Z, z = kernel.scaled(rows.X[others]), kernel.scaled(x)
+    distance = torch.cdist(z, Z)
+    order = distance.argsort(1)[:, :9]
+    near = others[order]
+    left_out = torch.from_numpy(RNG.random(size=(4, 7, 9)) < 0.5)
+    left_out[1, 0] = True  # none is left
+    left_out[1, 1], left_out[1, 1, 4] = True, False  # one is
+    given = kernel, x, rows.X[near], rows.values[near]
+    columns = nearest_columns(*given, left_out if is_left else None)
+    assert columns.shape == (4 if is_left else 1, 7, 7)
+    for k in range(len(columns)):
+        for i in range(7):
+            kept = ~left_out[k, i] if is_left else torch.ones(9, dtype=torch.bool)
+            index = near[i][kept][:3]
+            expected = torch.zeros(7, dtype=torch.float64)
+            expected[: 2 * len(index)] = rows.values[index].flatten()
+            if len(index):
+                square = distance[i, order[i][kept][0]] ** 2
+                expected[-1] = 0.25 * (square + 1e-8).log()
+            assert_allclose(columns[k, i], expected, atol=1e-6)
+
+
+def test_a_few_rows_have_few_nearest():
+    rows = make_view_rows(d=1).select(torch.tensor([3, 10]))
+    view = kriging_of(rows)
+    nothing = torch.zeros(1, 2, dtype=torch.bool)
+    columns = view.of_training_rows(rows, nothing)["nearest"][0]
+    assert_array_equal(columns[:, 0], rows.values[[1, 0], 0].float())
+    assert_array_equal(columns[:, 1:3], np.zeros((2, 2)))
+    assert (columns[:, 3] != 0).all()
+    assert view(rows.X)["nearest"].shape == (2, 4)
+
+
+def test_a_stored_kriging_view_has_the_same_columns():
+    rows = make_view_rows(n=100)
+    view = kriging_of(rows)
     opened = Kriging.from_state(view.to_state())
-    assert_array_equal(opened(rows.X), view(rows.X))
+    for group, columns in view(rows.X).items():
+        assert columns.shape == (100, view.widths[group])
+        assert_array_equal(opened(rows.X)[group], columns)
     state = view.to_state()
     assert state["X"].dtype == state["values"].dtype == np.float32
 
 
 def test_weights_are_repetitions():
     # Two copies of an observation have half of its noise.
-    kernel, rows = make_kernel(), make_rows(n=30)
+    kernel, rows = make_kernel(), make_view_rows(n=30)
     noise = torch.ones(30, dtype=torch.float64)
     twice = torch.cat([rows.X, rows.X[:1]]), torch.cat([rows.values, rows.values[:1]])
     expected = oracle(kernel, rows.X[5] + 0.1, *twice, torch.ones(31).double())
@@ -263,7 +295,7 @@ def test_many_scores_are_interpolated():
 
 
 def test_neighbours_of_large_groups_are_those_of_other_groups(monkeypatch):
-    rows = make_rows(n=90)
+    rows = make_view_rows(n=90)
     group = torch.arange(90) // 45
     expected = Neighbours(make_kernel(), rows.X, group)
     found, exists = expected.of_others(rows.X, group, 10)

@@ -1,11 +1,12 @@
-"""The kriging view: predictions of a Gaussian process from the other rows.
+"""The kriging view: what the other rows say of a row, by a Gaussian process.
 
-Its columns are the mean of the normal score of each output, and the logarithm of the
-standard deviation that the outputs share: they have one covariance function, learned
-from the likelihood of rows given their neighbours (Vecchia 1988).
+Its group "kriging" has the mean of the normal score of each output, and the logarithm
+of the standard deviation that the outputs share: they have one covariance function,
+learned from the likelihood of rows given their neighbours (Vecchia 1988). Means use all
+rows where these are few, and the nearest ones otherwise, in the unit of the
+length-scales; standard deviations always use the nearest ones.
 
-Means use all rows where these are few, and the nearest ones otherwise, in the unit of
-the length-scales; standard deviations always use the nearest ones.
+Its group "nearest" has the scores of the nearest rows themselves.
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from skmdn._data.folds import evenly
-from skmdn._data.views import NormalScores, ViewRows
 from skmdn._data.views.conditioning import (
     given_neighbours,
     leave_out,
@@ -28,7 +27,9 @@ from skmdn._data.views.conditioning import (
 )
 from skmdn._data.views.kernel import Kernel
 from skmdn._data.views.learning import learn_kernel
+from skmdn._data.views.nearest import N_NEAREST, nearest_columns
 from skmdn._data.views.neighbours import N_NEIGHBOURS, Neighbours
+from skmdn._data.views.rows import NormalScores, ViewRows
 from skmdn._utils.arrays import row_chunks, to_numpy, to_tensor
 
 # Rows that a view keeps, and computes its columns from.
@@ -62,6 +63,8 @@ class Kriging:
         Map of y to the values.
     """
 
+    name: ClassVar[str] = "kriging"
+
     kernel: Kernel
     X: Tensor
     values: Tensor
@@ -70,9 +73,10 @@ class Kriging:
     scores: NormalScores
 
     @property
-    def n_columns(self) -> int:
-        """Number of columns."""
-        return self.values.shape[1] + 1
+    def widths(self) -> dict[str, int]:
+        """Number of columns of each group."""
+        d = self.values.shape[1]
+        return {"kriging": d + 1, "nearest": N_NEAREST * d + 1}
 
     @property
     def is_exact(self) -> bool:
@@ -97,14 +101,22 @@ class Kriging:
         cls,
         rows: ViewRows,
         scores: NormalScores,
+        left_out: Tensor,
         seed: int,
         start: Kriging | None = None,
-    ) -> Kriging:
-        """Learn the covariance function; keep the anchors.
+    ) -> tuple[Kriging, dict[str, Tensor]]:
+        """Learn the covariance function, and keep the anchors; see `View`.
 
-        With a start, all that its networks have learned to read stays: the covariance
-        function, and the unit of the standard deviation.
+        With a start, the covariance function and the unit of the standard deviation
+        stay.
         """
+        view = cls._fitted(rows, scores, seed, start)
+        return view, view.of_training_rows(rows, left_out)
+
+    @classmethod
+    def _fitted(
+        cls, rows: ViewRows, scores: NormalScores, seed: int, start: Kriging | None
+    ) -> Kriging:
         anchors = rows.select(anchors_of(len(rows.X)))
         kernel = learn_kernel(anchors, seed) if start is None else start.kernel
         # As they are stored: a stored view has the same columns.
@@ -117,12 +129,12 @@ class Kriging:
         taken = torch.from_numpy(evenly(len(X), min(len(X), ROWS_OF_MOMENTS)))
         search = Neighbours(kernel, X, anchors.group)
         near, exists = search.of_others(X[taken], anchors.group[taken], N_NEIGHBOURS)
-        spread = view._columns(X[taken], near, ~exists[None])[0, :, -1]
+        spread = view._columns(X[taken], near, ~exists[None])[0, :, values.shape[1]]
         scale = spread.std(correction=0).clamp(min=SMALLEST_SCALE)
         return replace(view, moments=torch.stack([spread.mean(), scale]))
 
-    def of_training_rows(self, rows: ViewRows, left_out: Tensor) -> Tensor:
-        """Compute the columns of the rows of the fit, (n_lists, n, 1 + d), in float32.
+    def of_training_rows(self, rows: ViewRows, left_out: Tensor) -> dict[str, Tensor]:
+        """Compute the columns of the rows of the fit, (n_lists, n, width), in float32.
 
         Parameters
         ----------
@@ -136,15 +148,15 @@ class Kriging:
             matrix = observation_covariance(self.kernel, self.X, self.noise)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
             means = leave_out(inverse, self.values, left_out, rows.group)
-            columns[..., :-1] = means.float()
-        return columns
+            columns[..., : means.shape[-1]] = means.float()
+        return self._by_group(columns)
 
     def _local_columns(self, rows: ViewRows, left_out: Tensor) -> Tensor:
-        """Compute the columns from neighbours, (n_lists, n, 1 + d)."""
+        """Compute the columns from neighbours, (n_lists, n, n_columns)."""
         at = anchors_of(len(rows.X))
         search = Neighbours(self.kernel, self.X, rows.group[at])
         is_left = left_out[:, at]
-        shape = *left_out.shape, self.n_columns
+        shape = *left_out.shape, sum(self.widths.values())
         columns = torch.empty(shape, dtype=torch.float32, device="cpu")
         for part in row_chunks(len(rows.X), self._bytes_per_row(len(left_out))):
             x = rows.X[part].float().double()
@@ -155,9 +167,9 @@ class Kriging:
 
     # -- new rows ----------------------------------------------------------------
 
-    def __call__(self, X: Tensor) -> Tensor:
-        """Compute the columns of new rows (m, n_features), (m, 1 + d)."""
-        columns = X.new_empty(len(X), self.n_columns)
+    def __call__(self, X: Tensor) -> dict[str, Tensor]:
+        """Compute the columns of new rows (m, n_features), (m, width) by group."""
+        columns = X.new_empty(len(X), sum(self.widths.values()))
         n_means = len(self.X) if self.is_exact else 0
         n_bytes = self._bytes_per_row(1) + COPIES * 8 * n_means
         for part in row_chunks(len(X), n_bytes):
@@ -165,17 +177,25 @@ class Kriging:
             columns[part] = self._columns(X[part], near)[0]
             if self.is_exact:
                 covariance = self.kernel.covariance(X[part], self.X)
-                columns[part, :-1] = covariance @ self.solved
-        return columns
+                columns[part, : self.solved.shape[1]] = covariance @ self.solved
+        return self._by_group(columns)
 
     def _columns(
         self, x: Tensor, near: Tensor, left_out: Tensor | None = None
     ) -> Tensor:
-        given = self.X[near], self.values[near], self.noise[near]
-        mean, variance = given_neighbours(self.kernel, x, *given, left_out)
+        """Compute all columns of rows x (b, n_features), (n_lists, b, n_columns)."""
+        X, values = self.X[near], self.values[near]
+        given = self.kernel, x, X, values
+        mean, variance = given_neighbours(*given, self.noise[near], left_out)
         location, scale = self.moments
         spread = (0.5 * variance.log() - location) / scale
-        return torch.cat([mean, spread[..., None]], dim=-1)
+        nearest = nearest_columns(*given, left_out)
+        return torch.cat([mean, spread[..., None], nearest], dim=-1)
+
+    def _by_group(self, columns: Tensor) -> dict[str, Tensor]:
+        widths = self.widths
+        parts = columns.split(list(widths.values()), dim=-1)
+        return dict(zip(widths, parts, strict=True))
 
     def _bytes_per_row(self, n_lists: int) -> int:
         """Peak memory of a row while its columns are computed."""
@@ -199,11 +219,10 @@ class Kriging:
     def from_state(cls, state: Mapping[str, Any]) -> Kriging:
         """Rebuild a view; arrays are copied."""
         names = ("X", "values", "noise", "moments")
-        scores = {name: np.array(part) for name, part in state["scores"].items()}
         return cls(
             Kernel.from_vector(to_tensor(state["kernel"])),
             **{name: to_tensor(state[name]) for name in names},
-            scores=NormalScores(**scores),
+            scores=NormalScores.from_state(state["scores"]),
         )
 
 

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from skmdn._data.views import ViewRows
 from skmdn._data.views.conditioning import SMALLEST_VARIANCE
 from skmdn._data.views.kernel import Kernel
 from skmdn._data.views.neighbours import N_NEIGHBOURS, Neighbours
+from skmdn._data.views.rows import ViewRows
 from skmdn._utils.arrays import make_generator
 
 # Rows whose likelihood is maximised, searches of neighbours, steps after each of them,
