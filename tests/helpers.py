@@ -27,8 +27,13 @@ from torch import nn
 
 import skmdn
 from skmdn import MDNRegressor, MixtureDensity
+from skmdn._data.checks import check_rows, check_validation_rows
 from skmdn._data.views.rows import NormalScores, ViewRows
+from skmdn._fit.prepare import prepare
+from skmdn._fit.session import FitSession
 from skmdn._training.kinds import AUTO_KINDS, KINDS
+from skmdn.datasets import make_inverse_sine
+from skmdn.distributed import ALONE
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(skmdn.__file__).parent
@@ -383,6 +388,18 @@ def serve_rank(rank, store, end):
         except (Exception, KeyboardInterrupt) as exc:
             errors.append(exc)
             end.send(exc)
+
+
+def session_of(rows=None, groups=None, validation=None, **params):
+    """Prepare a fit of small networks, by default of 60 rows of an inverse sine."""
+    rows = make_inverse_sine(60, random_state=0) if rows is None else rows
+    params = {"n_components": 2, "hidden_layer_sizes": (8,), "max_iter": 8} | params
+    mdn = MDNRegressor(device="cpu", **params)
+    checked = check_rows(mdn, *rows, None, groups=groups)
+    if validation is not None:
+        validation = check_validation_rows(mdn, checked, *validation, None)
+    data = prepare(checked, validation, mdn.get_params(), None, ALONE)
+    return FitSession(data, 0)
 
 
 # A map that views of rows with scores of their own do not use.

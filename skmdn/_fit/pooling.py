@@ -79,7 +79,7 @@ def pool_best_weights(
     scores = {each.item.kind: each.score for each in candidates}
     is_viewed = np.array([bool(each.stack.views) for each in candidates])
     log_densities = [each.log_density for each in candidates]
-    weights = weights_of_kinds(log_densities, is_viewed, rows, group, ranks)
+    weights = weights_of_kinds(log_densities, is_viewed, rows, group, ranks).chosen
     # Networks without weight are dropped: a view would be computed in vain.
     used = {each.stack for each, w in zip(candidates, weights, strict=True) if w > 0}
     is_left = np.array([each.stack in used for each in candidates])
@@ -143,13 +143,28 @@ def _candidates(stack: Stack, rows: ListedRows, ranks: Ranks) -> list[_Candidate
     return candidates
 
 
+class KindWeights(NamedTuple):
+    """Weights of kinds in a mixture.
+
+    Parameters
+    ----------
+    chosen : ndarray of shape (n_kinds,)
+        Those of kinds with a view are zero unless they gain more than noise.
+    without_views : ndarray of shape (n_kinds,)
+        Those of kinds with a view are zero, unless there are no others.
+    """
+
+    chosen: NDArray[np.float64]
+    without_views: NDArray[np.float64]
+
+
 def weights_of_kinds(
     log_densities: Sequence[Tensor],
     is_viewed: NDArray[np.bool_],
     rows: ListedRows,
     group: Tensor,
     ranks: Ranks,
-) -> NDArray[np.float64]:
+) -> KindWeights:
     """Weight kinds by EM; those with a view only if they gain more than noise.
 
     A view makes predictions slower, and the model larger.
@@ -164,19 +179,16 @@ def weights_of_kinds(
     group : Tensor of shape (n_folds, n)
         Number of the group of each of these rows.
     ranks : Ranks
-
-    Returns
-    -------
-    weights : ndarray of shape (n_kinds,)
     """
     weights, _ = stack_weights(log_densities, rows.weight, ranks)
     if is_viewed.all() or not is_viewed.any():
-        return weights
+        return KindWeights(weights, weights)
     without = np.zeros_like(weights)
     plain = list(compress(log_densities, ~is_viewed))
     without[~is_viewed], _ = stack_weights(plain, rows.weight, ranks)
     gain, error = gain_of(log_densities, rows.weight, weights, without, group)
-    return weights if gain > STANDARD_ERRORS * error else without
+    is_gain = gain > STANDARD_ERRORS * error
+    return KindWeights(weights if is_gain else without, without)
 
 
 def _shares(weights: NDArray[np.float64], counts: Sequence[int]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from skmdn._data.folds import RowLists
 from skmdn._fit.building import StackBuilder
 from skmdn._fit.pooling import (
+    KindWeights,
     PooledNetworks,
     pool_best_weights,
     pool_last_weights,
@@ -28,6 +29,8 @@ from skmdn._training.stack import Contender, Stack
 TRAINING_COST = 16.0
 # Relative to the weight of all kinds: less than any that EM leaves.
 SMALLEST_WEIGHT = 1e-9
+# Kinds with a view that are kept when kinds are dropped for the first time.
+MOST_VIEWED = 2
 # Weights after an epoch serve its score only.
 EM_STEPS_PER_EPOCH = 10
 
@@ -162,7 +165,8 @@ class Portfolio:
     def halve(self) -> str:
         """Drop the kinds with the smallest weights, if more than can go on.
 
-        One kind more is kept than can go on after the choice.
+        One kind more is kept than can go on after the choice. Kinds with a view are
+        counted for themselves: they are good early, and would crowd out all others.
 
         Returns
         -------
@@ -170,15 +174,21 @@ class Portfolio:
             What was dropped, and why; empty if nothing was.
         """
         n_kept = self.data.n_members // self.builder.group_size + 1
-        contenders = self.contenders
-        if len(contenders) <= n_kept:
+        contenders, is_viewed = self.contenders, self._is_viewed
+        found = self._weights()
+        ranks = self._ranked_weights(found.without_views)
+        if is_viewed.all():
+            kept = ranks.argsort()[-n_kept:]
+        else:
+            n_viewed = min(MOST_VIEWED, (found.chosen[is_viewed] > 0).sum())
+            plain, viewed = np.flatnonzero(~is_viewed), np.flatnonzero(is_viewed)
+            order = viewed[found.chosen[viewed].argsort()[::-1]]
+            kept = np.union1d(plain[ranks[plain].argsort()[-n_kept:]], order[:n_viewed])
+        dropped = [item for i, item in enumerate(contenders) if i not in kept]
+        if not dropped:
             return ""
-        order = self._ranked_weights(self._weights()).argsort()
-        dropped, kept = (
-            [contenders[i] for i in part] for part in (order[:-n_kept], order[-n_kept:])
-        )
         self.scores |= {item.kind: item.best.score for item in dropped}
-        self._go_on({item.kind: item.n_members for item in kept})
+        self._go_on({contenders[i].kind: contenders[i].n_members for i in kept})
         report = ", ".join(
             f"{item.kind} {self.in_unit_of_y(item.best.score):.4f}" for item in dropped
         )
@@ -197,13 +207,10 @@ class Portfolio:
             What was kept, and why.
         """
         builder, contenders = self.builder, self.contenders
-        weights = self._chosen_weights()
-        # A view without weight would be trained in vain: it is not kept at the end.
-        can_go_on = (weights > 0) | ~self._is_viewed
-        ranked = np.where(can_go_on, self._ranked_weights(weights), 0.0)
+        weights = self._weights_of_seats()
         n_groups, n_left = divmod(self.data.n_members, builder.group_size)
-        most = n_groups if can_go_on.sum() == 1 else math.ceil(n_groups / 2)
-        groups = apportion(ranked, n_groups, most)
+        most = n_groups if (weights > 0).sum() == 1 else math.ceil(n_groups / 2)
+        groups = apportion(weights, n_groups, most)
         if not with_new:
             groups, n_left = np.minimum(groups, 1), 0
         seats = groups * builder.group_size
@@ -229,35 +236,40 @@ class Portfolio:
             if (sizes := {k: of_kind[k] for k in stack.sizes if k in of_kind})
         ]
 
+    def _weights_of_seats(self) -> NDArray[np.float64]:
+        """Compute the weights by which kinds get networks.
+
+        Of the kinds with a view only the best one gets any, if views gain more than
+        noise. What they leave is shared as if there were none: a view makes a network
+        good within few steps, so that early weights would leave nothing to kinds that
+        learn more slowly.
+        """
+        found, is_viewed = self._weights(), self._is_viewed
+        of_views = float(found.chosen[is_viewed].sum())
+        weights = self._ranked_weights(found.without_views)
+        weights *= max(1 - of_views, SMALLEST_WEIGHT)
+        weights[is_viewed] = 0.0
+        if of_views > 0:
+            weights[np.where(is_viewed, found.chosen, -1.0).argmax()] = of_views
+        return weights
+
     def _ranked_weights(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Let kinds without weight stand behind, in the order of their scores."""
         scores = np.array([item.best.score for item in self.contenders])
         behind: NDArray[np.float64] = SMALLEST_WEIGHT * np.exp(scores - scores.max())
         return weights + behind
 
-    def _weights(self) -> NDArray[np.float64]:
+    def _weights(self) -> KindWeights:
         """Compute the weight of each kind if all members were of this kind."""
         log_densities, rows = self._best_log_densities(), self.held_out
         assert rows is not None
-        return stack_weights(log_densities, rows.weight, self.data.ranks)[0]
-
-    def _chosen_weights(self) -> NDArray[np.float64]:
-        """Compute weights as `_weights`, with one kind at most that has a view.
-
-        A view makes a network good within few steps, so that early weights would leave
-        nothing to kinds that learn more slowly. A view that gains no more than noise
-        has no weight.
-        """
-        log_densities, rows = self._best_log_densities(), self.held_out
-        assert rows is not None
-        is_viewed = self._is_viewed
-        weights = weights_of_kinds(
-            log_densities, is_viewed, rows, self.builder.group, self.data.ranks
+        return weights_of_kinds(
+            log_densities,
+            self._is_viewed,
+            rows,
+            self.builder.group,
+            self.data.ranks,
         )
-        of_views = np.where(is_viewed, weights, 0.0)
-        weights[is_viewed] = 0.0
-        weights[of_views.argmax()] += of_views.sum()
-        return weights
 
     @property
     def _is_viewed(self) -> NDArray[np.bool_]:

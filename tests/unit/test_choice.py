@@ -3,37 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from helpers import WITHOUT_VIEWS, linear_data
+from helpers import WITHOUT_VIEWS, linear_data, session_of
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skmdn import MDNRegressor
-from skmdn._data.checks import check_rows, check_validation_rows
 from skmdn._fit import building
-from skmdn._fit.prepare import prepare
-from skmdn._fit.session import FitSession
+from skmdn._fit.pooling import KindWeights
 from skmdn._training.calibration import calibrate, extrapolate
 from skmdn._training.early_stopping import held_out_terms
 from skmdn._training.kinds import KINDS
 from skmdn._training.pooling import Pooling
 from skmdn.datasets import make_inverse_sine
-from skmdn.distributed import ALONE
 from skmdn.nn.likelihood import Calibration
 
 X, Y = make_inverse_sine(60, random_state=0)
 
 
-def make_session(rows=(X, Y), groups=None, validation=None, **params):
-    params = {"n_components": 2, "hidden_layer_sizes": (8,), "max_iter": 8} | params
-    mdn = MDNRegressor(device="cpu", **params)
-    checked = check_rows(mdn, *rows, None, groups=groups)
-    if validation is not None:
-        validation = check_validation_rows(mdn, checked, *validation, None)
-    data = prepare(checked, validation, mdn.get_params(), None, ALONE)
-    return FitSession(data, 0)
-
-
 def after_choice(**options):
-    session = make_session(**options)
+    session = session_of(**options)
     while not session.portfolio.is_narrow:
         session.step()
     return session
@@ -72,7 +58,7 @@ def assert_honest(portfolio):
 
 @pytest.mark.parametrize("n_estimators", [1, 3, 4, 5, 8, 9, 16, 21])
 def test_no_member_trains_on_rows_that_it_is_scored_on(n_estimators):
-    session = make_session(n_estimators=n_estimators, portfolio=("linear", "bins"))
+    session = session_of(n_estimators=n_estimators, portfolio=("linear", "bins"))
     portfolio = session.portfolio
     n_lists = 2 if n_estimators > 2 and portfolio.builder.n_folds > 1 else 1
     assert {len(stack.folds) for stack in portfolio.stacks} == {n_lists}
@@ -89,7 +75,7 @@ def test_no_member_trains_on_rows_that_it_is_scored_on(n_estimators):
 def test_groups_stay_on_one_side(n_groups):
     groups = np.arange(60) % n_groups
     options = {"n_estimators": 8, "portfolio": ("linear", "periodic_1")}
-    session = make_session(groups=groups, **options)
+    session = session_of(groups=groups, **options)
     group_of = groups[session.data.rows.positions]
     for _ in range(2):
         assert_honest(session.portfolio)
@@ -108,7 +94,7 @@ def test_targets_of_held_out_rows_do_not_move_linear_starts():
     """Neither during the choice nor after it."""
     rng = np.random.RandomState(0)
     options = {"n_estimators": 8, "portfolio": ("linear", "periodic_1")}
-    session = make_session(linear_data(d=1), **options)
+    session = session_of(linear_data(d=1), **options)
     for _ in range(2):
         portfolio = session.portfolio
         (stack,) = [s for s in portfolio.stacks if "linear" in s.sizes]
@@ -136,7 +122,7 @@ def test_targets_of_held_out_rows_do_not_move_linear_starts():
 @pytest.mark.parametrize("covariance_type", ["full", "diag"])
 @pytest.mark.parametrize("n_estimators", [3, 8, 9, 16])
 def test_members_that_go_on_stand_where_they_stood(n_estimators, covariance_type):
-    session = make_session(
+    session = session_of(
         linear_data(60),
         n_estimators=n_estimators,
         covariance_type=covariance_type,
@@ -175,12 +161,17 @@ def test_members_that_go_on_stand_where_they_stood(n_estimators, covariance_type
     assert covariance_type == "diag" or own is not None
 
 
+def equal_weights(weights):
+    """Weights with views and without, where there are none."""
+    return KindWeights(np.array(weights), np.array(weights))
+
+
 def test_halving_drops_the_kinds_with_the_smallest_weights():
-    session = make_session(n_estimators=16, max_iter=40)
+    session = session_of(n_estimators=16, max_iter=40)
     portfolio, settings = session.portfolio, session.data.settings
     assert [item.kind for item in portfolio.contenders] == WITHOUT_VIEWS
     weights = dict(zip(WITHOUT_VIEWS, (0.0, 0.3, 0.2, 0.4, 0.1), strict=True))
-    portfolio._weights = lambda: np.array(
+    portfolio._weights = lambda: equal_weights(
         [weights[item.kind] for item in portfolio.contenders]
     )
     portfolio.halve, halve = lambda: report, portfolio.halve
@@ -206,13 +197,12 @@ def test_halving_drops_the_kinds_with_the_smallest_weights():
             assert torch.equal(stack.loop.values[item.members], before[item.kind])
     assert halve() == ""
     # A state between the rounds is restored.
-    resumed = make_session(n_estimators=16, max_iter=40)
+    resumed = session_of(n_estimators=16, max_iter=40)
     resumed.load(session.state())
     assert {item.kind for item in resumed.portfolio.contenders} == kept
     assert_honest(resumed.portfolio)
-    equal = np.ones(3) / 3
     for portfolio in (resumed.portfolio, session.portfolio):
-        portfolio._weights = portfolio._chosen_weights = lambda: equal
+        portfolio._weights = lambda: equal_weights(np.ones(3) / 3)
     for each in (session, resumed):
         while not each.is_over:
             each.step()
@@ -220,24 +210,6 @@ def test_halving_drops_the_kinds_with_the_smallest_weights():
     result, expected = resumed.finish(), session.finish()
     assert_array_equal(result.oof_log_density, expected.oof_log_density)
     assert result.portfolio_scores == expected.portfolio_scores
-
-
-@pytest.mark.parametrize(
-    ("weights", "expected"),
-    [
-        ((0.6, 0.4, 0.0), {"periodic_0.3": 8, "periodic_1": 8}),
-        ((1.0, 0.0, 0.0), {"periodic_0.3": 8, "periodic_1": 8}),
-        ((0.0, 0.1, 0.9), {"periodic_1": 8, "kriging_1": 8}),
-    ],
-)
-def test_a_view_without_weight_gets_no_networks(weights, expected):
-    portfolio = ("periodic_0.3", "periodic_1", "kriging_1")
-    session = make_session(portfolio=portfolio, n_estimators=16)
-    session.portfolio._chosen_weights = lambda: np.array(weights)
-    while not session.portfolio.is_narrow:
-        session.step()
-    sizes = {item.kind: item.n_members for item in session.portfolio.contenders}
-    assert sizes == expected
 
 
 def test_the_best_kind_is_kept():
@@ -288,7 +260,7 @@ def test_the_gain_of_pooling_is_linear_in_the_inverse_of_the_number(n_estimators
 
 @pytest.mark.parametrize("n_estimators", [2, 8, 16, 19])
 def test_a_session_that_stops_before_the_choice_keeps_trained_kinds(n_estimators):
-    session = make_session(n_estimators=n_estimators, max_iter=40)
+    session = session_of(n_estimators=n_estimators, max_iter=40)
     session.step()
     assert not session.portfolio.is_narrow
     session.stop()
@@ -304,7 +276,7 @@ def test_a_session_that_stops_before_the_choice_keeps_trained_kinds(n_estimators
 
 
 def test_validation_rows_choose():
-    session = make_session(validation=(X[:20], Y[:20]), n_estimators=9)
+    session = session_of(validation=(X[:20], Y[:20]), n_estimators=9)
     portfolio = session.portfolio
     assert portfolio.builder.n_folds == 1
     for stack in portfolio.stacks:
@@ -322,7 +294,7 @@ def test_validation_rows_choose():
 def test_every_epoch_has_a_score(portfolio, batch_size):
     """Also epochs before the first one that is scored."""
     options = {"portfolio": portfolio, "batch_size": batch_size, "max_iter": 20}
-    session = make_session(n_estimators=4, n_iter_no_change=20, **options)
+    session = session_of(n_estimators=4, n_iter_no_change=20, **options)
     start = session.portfolio.in_unit_of_y(session.portfolio.score)
     while not session.is_over:
         session.step()
@@ -335,7 +307,7 @@ def test_every_epoch_has_a_score(portfolio, batch_size):
 def test_patience_counts_epochs():
     """A table so small that only some epochs are scored."""
     options = {"max_iter": 100, "n_iter_no_change": 20, "learning_rate_init": 1e-12}
-    session = make_session(n_estimators=4, portfolio=None, batch_size=30, **options)
+    session = session_of(n_estimators=4, portfolio=None, batch_size=30, **options)
     assert session.data.settings.n_epochs_per_score == 16
     while not session.is_over:
         session.step()
@@ -361,9 +333,8 @@ def test_kinds_that_diverged_do_not_keep_the_fit_going():
 
 def test_state_is_restored_where_sizes_are_those_before_the_choice():
     options = {"portfolio": ("periodic_0.3", "periodic_1"), "n_estimators": 16}
-    session, resumed = make_session(**options), make_session(**options)
-    equal = np.array([0.5, 0.5])
-    session.portfolio._chosen_weights = lambda: equal
+    session, resumed = session_of(**options), session_of(**options)
+    session.portfolio._weights = lambda: equal_weights([0.5, 0.5])
     while not session.portfolio.is_narrow:
         session.step()
     sizes = {item.kind: item.n_members for item in session.portfolio.contenders}
@@ -383,7 +354,7 @@ def test_state_is_restored_where_sizes_are_those_before_the_choice():
 
 
 def test_calibrations_of_all_members_go_past_those_of_a_fold():
-    session = make_session(n_estimators=16, portfolio=None, max_iter=200)
+    session = session_of(n_estimators=16, portfolio=None, max_iter=200)
     portfolio, (stack,) = session.portfolio, session.portfolio.stacks
     portfolio.cost = 0.0
     while not session.is_over:
@@ -407,7 +378,7 @@ def test_calibrations_of_all_members_go_past_those_of_a_fold():
 def test_the_score_of_the_pool_is_that_of_rows_under_those_that_held_them_out(
     n_estimators,
 ):
-    session = make_session(n_estimators=n_estimators, portfolio=("linear", "bins"))
+    session = session_of(n_estimators=n_estimators, portfolio=("linear", "bins"))
     while not session.is_over:
         session.step()
     result = session.finish()
@@ -430,7 +401,7 @@ def test_weights_of_kinds_are_shared_among_members():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_alone(kind):
-    session = make_session(n_estimators=4, portfolio=[kind])
+    session = session_of(n_estimators=4, portfolio=[kind])
     while not session.is_over:
         session.step()
     result = session.finish()
@@ -440,9 +411,9 @@ def test_every_kind_trains_alone(kind):
 
 def test_too_many_bins_leave_the_portfolio_but_not_a_fit_of_bins(monkeypatch):
     monkeypatch.setattr(building, "MOST_BINS", 10)
-    names = [item.kind for item in make_session().portfolio.contenders]
+    names = [item.kind for item in session_of().portfolio.contenders]
     assert names == [name for name in WITHOUT_VIEWS if name != "bins"]
-    session = make_session(embedding="bins", n_estimators=4)
+    session = session_of(embedding="bins", n_estimators=4)
     assert [item.kind for item in session.portfolio.contenders] == ["bins"]
 
 
@@ -457,7 +428,7 @@ def test_odd_tables(case, portfolio):
         "one feature": (X[:, :1], y),
         "d = 3": (X, rng.normal(size=(40, 3))),
     }[case]
-    session = make_session(rows, portfolio=portfolio, n_estimators=5)
+    session = session_of(rows, portfolio=portfolio, n_estimators=5)
     while not session.is_over:
         session.step()
     result = session.finish()
@@ -467,7 +438,7 @@ def test_odd_tables(case, portfolio):
 
 
 def test_few_rows_stay_at_the_linear_model():
-    session = make_session((X[:9], Y[:9]), n_estimators=8)
+    session = session_of((X[:9], Y[:9]), n_estimators=8)
     assert session.is_over
     result = session.finish()
     assert result.losses == []

@@ -1,8 +1,10 @@
-"""Kinds that compete in a fit, by its parameters and the size of its table."""
+"""Kinds that compete in a fit: which ones, and how those with views share networks."""
 
+import numpy as np
 import pytest
-from helpers import WITHOUT_VIEWS
+from helpers import WITHOUT_VIEWS, session_of
 
+from skmdn._fit.pooling import KindWeights
 from skmdn._training.kinds import AUTO_KINDS, competing_kinds
 
 SINGLE = {"portfolio": "auto", "embedding": "auto", "network": None}
@@ -47,3 +49,61 @@ def test_kinds_are_those_that_parameters_allow(params, expected):
 def test_an_embedding_of_none_of_the_kinds_is_refused():
     with pytest.raises(ValueError, match=r"has embedding=None. Set embedding='auto'"):
         names_of(portfolio=("bins", "linear"), embedding=None)
+
+
+# -- shares of the networks ----------------------------------------------------
+
+WITH_VIEWS = (
+    "periodic_0.3",
+    "periodic_1",
+    "bins",
+    "kriging_0.1",
+    "kriging_1",
+    "views_1",
+)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "without", "expected"),
+    [
+        # Views gain nothing.
+        ((0.6, 0.4, 0, 0, 0, 0), None, {"periodic_0.3": 8, "periodic_1": 8}),
+        ((1, 0, 0, 0, 0, 0), None, {"periodic_0.3": 8, "periodic_1": 8}),
+        # They have all of the weight, and leave half of the networks to the kind that
+        # would be best without them.
+        ((0, 0, 0, 0, 0.4, 0.6), (0.1, 0.3, 0.6, 0, 0, 0), {"bins": 8, "views_1": 8}),
+        (
+            (0, 0.2, 0, 0.5, 0, 0.3),
+            (0.6, 0, 0.4, 0, 0, 0),
+            {"periodic_0.3": 8, "kriging_0.1": 8},
+        ),
+    ],
+)
+def test_views_and_other_kinds_share_the_networks(chosen, without, expected):
+    session = session_of(portfolio=WITH_VIEWS, n_estimators=16)
+    portfolio = session.portfolio
+    chosen = np.array(chosen, dtype=float)
+    without = chosen if without is None else np.array(without)
+    weights = dict(zip(WITH_VIEWS, zip(chosen, without, strict=True), strict=True))
+    portfolio._weights = lambda: KindWeights(
+        *np.transpose([weights[item.kind] for item in portfolio.contenders])
+    )
+    portfolio._ranked_weights = lambda w: w + 1e-9 * np.arange(len(w), 0, -1)
+    while not portfolio.is_narrow:
+        session.step()
+    sizes = {item.kind: item.n_members for item in portfolio.contenders}
+    assert sizes == expected
+
+
+def test_halving_counts_kinds_with_views_for_themselves():
+    """All of them are ahead, and one goes on after the choice."""
+    session = session_of(portfolio=WITH_VIEWS, n_estimators=8)
+    portfolio = session.portfolio
+    chosen, without = (0, 0, 0, 0.2, 0.5, 0.3), (0.1, 0.3, 0.6, 0, 0, 0)
+    weights = dict(zip(WITH_VIEWS, zip(chosen, without, strict=True), strict=True))
+    portfolio._weights = lambda: KindWeights(
+        *np.transpose([weights[item.kind] for item in portfolio.contenders])
+    )
+    portfolio.halve()
+    kept = {item.kind for item in portfolio.contenders}
+    assert kept == {"periodic_1", "bins", "kriging_1", "views_1"}

@@ -70,18 +70,83 @@ class Kernel(NamedTuple):
 
     def covariance(self, A: Tensor, B: Tensor) -> Tensor:
         """Compute the covariance of rows (..., a, p) and (..., b, p), (..., a, b)."""
+        return self.terms(A, B).covariance
+
+    def terms(self, A: Tensor, B: Tensor) -> Terms:
+        """Compute the terms of the covariance of rows (..., a, p) and (..., b, p)."""
         square = squared_distances(self.scaled(A), self.scaled(B))
-        distance = square.clamp(min=SMALLEST_SQUARE).sqrt()
-        products = A @ B.mT / A.shape[-1]
+        distance = square.clamp_(min=SMALLEST_SQUARE).sqrt_()
         u = math.sqrt(5) * distance
-        smooth = (1 + u + u * u / 3) * torch.exp(self.smooth - u)
+        decay = torch.exp(self.smooth - u)
+        smooth = (u * u).div_(3).add_(u).add_(1).mul_(decay)
         rough = torch.exp(self.rough - self.rate.exp() * distance)
-        return smooth + rough + self.linear.exp() * products + self.constant.exp()
+        linear = (A @ B.mT).mul_(self.linear.exp() / A.shape[-1])
+        return Terms(distance, decay, smooth, rough, linear, self.constant.exp())
 
     def variance(self, A: Tensor) -> Tensor:
         """Compute the variance of rows (..., p) without noise, (...)."""
         stationary = self.smooth.exp() + self.rough.exp() + self.constant.exp()
         return stationary + self.linear.exp() * A.square().mean(-1)
+
+    def gradient(
+        self, A: Tensor, B: Tensor, terms: Terms, by_covariance: Tensor
+    ) -> Kernel:
+        """Pull the derivatives by covariances (..., a, b) back to the parameters.
+
+        With s the squared distance, the derivative of the smooth term by s is
+        -5/6 (1 + u) exp(smooth - u), and that of the rough one -rate / (2 d) times it.
+        """
+        by_rough = by_covariance * terms.rough
+        rate, d = self.rate.exp(), terms.distance
+        by_square = (terms.decay * (d * math.sqrt(5)).add_(1)).mul_(-5 / 6)
+        by_square = by_square.mul_(by_covariance) - by_rough / d * (0.5 * rate)
+        x, z = self.scaled(A), self.scaled(B)
+        # The sum of by_square (x - z)^2, for each feature.
+        squares = by_square.sum(-1)[..., None] * x.square()
+        across = squares - 2 * x * (by_square @ z)
+        others = by_square.sum(-2)[..., None] * z.square()
+        of_lengths = across.flatten(0, -2).sum(0) + others.flatten(0, -2).sum(0)
+        return Kernel(
+            lengths=-2 * of_lengths,
+            smooth=(by_covariance * terms.smooth).sum(),
+            rough=by_rough.sum(),
+            rate=-rate * (by_rough * d).sum(),
+            linear=(by_covariance * terms.linear).sum(),
+            constant=terms.constant * by_covariance.sum(),
+            noise=torch.zeros_like(self.noise),
+        )
+
+    def gradient_of_variance(self, A: Tensor, by_variance: Tensor) -> Kernel:
+        """Pull the derivatives by variances without noise (...) back."""
+        total = by_variance.sum()
+        return Kernel(
+            lengths=torch.zeros_like(self.lengths),
+            smooth=self.smooth.exp() * total,
+            rough=self.rough.exp() * total,
+            rate=torch.zeros_like(self.rate),
+            linear=self.linear.exp() * (by_variance * A.square().mean(-1)).sum(),
+            constant=self.constant.exp() * total,
+            noise=torch.zeros_like(self.noise),
+        )
+
+
+class Terms(NamedTuple):
+    """Terms of a covariance: the distance d in units of the length-scales, and others.
+
+    decay : exp(smooth - u), with u = sqrt(5) d; constant : Tensor of shape ()
+    """
+
+    distance: Tensor
+    decay: Tensor
+    smooth: Tensor
+    rough: Tensor
+    linear: Tensor
+    constant: Tensor
+
+    @property
+    def covariance(self) -> Tensor:
+        """Their sum, (..., a, b)."""
+        return (self.smooth + self.rough).add_(self.linear).add_(self.constant)
 
 
 def squared_distances(A: Tensor, B: Tensor) -> Tensor:

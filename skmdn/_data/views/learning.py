@@ -43,8 +43,8 @@ def learn_kernel(rows: ViewRows, seed: int) -> Kernel:
         order = torch.randperm(len(targets), generator=generator, device="cpu")
         batch = order[:BATCH_SIZE]
         at, near = targets[batch], found[batch]
-        _, gradient = loss_and_gradient(
-            vector,
+        gradient = gradient_of_likelihood(
+            Kernel.from_vector(vector),
             (rows.X[at], rows.values[at], noise[at]),
             (rows.X[near], rows.values[near], noise[near]),
             exists[batch],
@@ -57,25 +57,22 @@ def learn_kernel(rows: ViewRows, seed: int) -> Kernel:
     return Kernel.from_vector(vector)
 
 
-def loss_and_gradient(
-    vector: Tensor,
+def gradient_of_likelihood(
+    kernel: Kernel,
     at: tuple[Tensor, Tensor, Tensor],
     near: tuple[Tensor, Tensor, Tensor],
     exists: Tensor,
-) -> tuple[float, Tensor]:
-    """Compute the mean negative log-likelihood of rows given neighbours.
+) -> Tensor:
+    """Differentiate the mean negative log-likelihood of rows given neighbours.
 
     With K and k the covariances of the neighbours and with the row, w = K^-1 k and
     a = K^-1 t, the mean is m = k'a and the variance v = c - k'w, so that
 
         dm = a'dk - w'dK a,    dv = dc - 2 w'dk + w'dK w.
 
-    Only K, k and c are differentiated by autograd.
-
     Parameters
     ----------
-    vector : Tensor of shape (n_features + 6,)
-        `Kernel.vector`.
+    kernel : Kernel
     at : tuple of Tensor (b, n_features), (b, d), (b,)
         Features, values and noise of the rows.
     near : tuple of Tensor (b, m, n_features), (b, m, d), (b, m)
@@ -85,45 +82,37 @@ def loss_and_gradient(
 
     Returns
     -------
-    loss : float
-        Without constants, in nats; lower is better.
     gradient : Tensor of shape (n_features + 6,)
+        By `Kernel.vector`, in nats.
     """
     (x, t, noise), (X, values, near_noise) = at, near
-    with torch.enable_grad():
-        variable = vector.detach().requires_grad_()
-        kernel = Kernel.from_vector(variable)
-        covariance = kernel.covariance(X, torch.cat([x[:, None], X], dim=1))
-        prior, unit = kernel.variance(x), kernel.noise_variance
-    with torch.no_grad():
-        matrix, k = covariance[:, :, 1:].clone(), covariance[:, :, :1]
-        matrix.diagonal(dim1=1, dim2=2).add_(unit * near_noise)
-        is_pair = exists[:, :, None] & exists[:, None, :]
-        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device="cpu")
-        factor = torch.linalg.cholesky(torch.where(is_pair, matrix, identity))
-        columns = torch.cat([k, values], dim=-1) * exists[..., None]
-        solved = torch.cholesky_solve(columns, factor)
-        w, a = solved[..., :1], solved[..., 1:]
-        mean = (columns[..., :1].mT @ a)[:, 0]
-        explained = (columns[..., :1] * w).sum((1, 2))
-        variance = (prior + unit * noise - explained).clamp(min=SMALLEST_VARIANCE)
-        residual = t - mean
-        n_rows, d = residual.shape
-        squares = residual.square().sum(1)
-        loss = 0.5 * (squares / variance + d * variance.log()).mean()
-        # Derivatives of the loss: (b, d, 1) and (b, 1, 1).
-        by_mean = -(residual / variance[:, None])[..., None] / n_rows
-        by_variance = 0.5 * (d - squares / variance) / variance / n_rows
-        by_variance = by_variance[:, None, None]
-        pulled = a @ by_mean
-        by_k = pulled - 2 * by_variance * w
-        by_matrix = by_variance * w @ w.mT - w @ pulled.mT
-        by_unit = (by_matrix.diagonal(dim1=1, dim2=2) * near_noise).sum()
-        by_unit += (by_variance[:, 0, 0] * noise).sum()
-    by_covariance = torch.cat([by_k, by_matrix], dim=-1)
-    gradient = torch.autograd.grad(
-        [covariance, prior, unit],
-        variable,
-        [by_covariance, by_variance[:, 0, 0], by_unit],
-    )[0]
-    return float(loss), gradient
+    both, unit = torch.cat([x[:, None], X], dim=1), kernel.noise_variance
+    terms = kernel.terms(X, both)
+    covariance = terms.covariance
+    matrix, k = covariance[:, :, 1:].clone(), covariance[:, :, :1]
+    matrix.diagonal(dim1=1, dim2=2).add_(unit * near_noise)
+    is_pair = exists[:, :, None] & exists[:, None, :]
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device="cpu")
+    factor = torch.linalg.cholesky(torch.where(is_pair, matrix, identity))
+    columns = torch.cat([k, values], dim=-1) * exists[..., None]
+    solved = torch.cholesky_solve(columns, factor)
+    w, a = solved[..., :1], solved[..., 1:]
+    mean = (columns[..., :1].mT @ a)[:, 0]
+    explained = (columns[..., :1] * w).sum((1, 2))
+    variance = kernel.variance(x) + unit * noise - explained
+    variance = variance.clamp(min=SMALLEST_VARIANCE)
+    residual = t - mean
+    n_rows, d = residual.shape
+    # Derivatives of the loss by m, (b, d, 1), and by v, (b, 1, 1).
+    by_mean = -(residual / variance[:, None])[..., None] / n_rows
+    excess = d - residual.square().sum(1) / variance
+    by_variance = (0.5 * excess / variance / n_rows)[:, None, None]
+    pulled = a @ by_mean
+    by_matrix = by_variance * w @ w.mT - w @ pulled.mT
+    by_noise = (by_matrix.diagonal(dim1=1, dim2=2) * near_noise).sum()
+    by_noise = by_noise + (by_variance[:, 0, 0] * noise).sum()
+    by_covariance = torch.cat([pulled - 2 * by_variance * w, by_matrix], dim=-1)
+    gradient = kernel.gradient(X, both, terms, by_covariance).vector
+    gradient += kernel.gradient_of_variance(x, by_variance[:, 0, 0]).vector
+    gradient[-1] += kernel.noise.exp() * by_noise
+    return gradient
