@@ -148,12 +148,15 @@ class KindWeights(NamedTuple):
 
     Parameters
     ----------
+    best : ndarray of shape (n_kinds,)
+        Those of the highest likelihood.
     chosen : ndarray of shape (n_kinds,)
-        Those of kinds with a view are zero unless they gain more than noise.
+        The same if kinds with a view gain more than noise, or else those without them.
     without_views : ndarray of shape (n_kinds,)
         Those of kinds with a view are zero, unless there are no others.
     """
 
+    best: NDArray[np.float64]
     chosen: NDArray[np.float64]
     without_views: NDArray[np.float64]
 
@@ -182,13 +185,13 @@ def weights_of_kinds(
     """
     weights, _ = stack_weights(log_densities, rows.weight, ranks)
     if is_viewed.all() or not is_viewed.any():
-        return KindWeights(weights, weights)
+        return KindWeights(weights, weights, weights)
     without = np.zeros_like(weights)
     plain = list(compress(log_densities, ~is_viewed))
     without[~is_viewed], _ = stack_weights(plain, rows.weight, ranks)
     gain, error = gain_of(log_densities, rows.weight, weights, without, group)
     is_gain = gain > STANDARD_ERRORS * error
-    return KindWeights(weights if is_gain else without, without)
+    return KindWeights(weights, weights if is_gain else without, without)
 
 
 def _shares(weights: NDArray[np.float64], counts: Sequence[int]) -> Tensor:

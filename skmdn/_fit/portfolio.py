@@ -176,14 +176,12 @@ class Portfolio:
         n_kept = self.data.n_members // self.builder.group_size + 1
         contenders, is_viewed = self.contenders, self._is_viewed
         found = self._weights()
-        ranks = self._ranked_weights(found.without_views)
-        if is_viewed.all():
-            kept = ranks.argsort()[-n_kept:]
-        else:
-            n_viewed = min(MOST_VIEWED, (found.chosen[is_viewed] > 0).sum())
-            plain, viewed = np.flatnonzero(~is_viewed), np.flatnonzero(is_viewed)
-            order = viewed[found.chosen[viewed].argsort()[::-1]]
-            kept = np.union1d(plain[ranks[plain].argsort()[-n_kept:]], order[:n_viewed])
+        # Few steps cannot show yet that a view gains more than noise.
+        weights = np.where(is_viewed, found.best, found.without_views)
+        order = self._ranked_weights(weights).argsort()[::-1]
+        plain, viewed = order[~is_viewed[order]], order[is_viewed[order]]
+        n_viewed = MOST_VIEWED if len(plain) else n_kept
+        kept = [*plain[:n_kept], *viewed[:n_viewed]]
         dropped = [item for i, item in enumerate(contenders) if i not in kept]
         if not dropped:
             return ""

@@ -163,7 +163,7 @@ def test_members_that_go_on_stand_where_they_stood(n_estimators, covariance_type
 
 def equal_weights(weights):
     """Weights with views and without, where there are none."""
-    return KindWeights(np.array(weights), np.array(weights))
+    return KindWeights(*[np.array(weights)] * 3)
 
 
 def test_halving_drops_the_kinds_with_the_smallest_weights():

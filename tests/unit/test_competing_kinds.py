@@ -84,7 +84,9 @@ def test_views_and_other_kinds_share_the_networks(chosen, without, expected):
     portfolio = session.portfolio
     chosen = np.array(chosen, dtype=float)
     without = chosen if without is None else np.array(without)
-    weights = dict(zip(WITH_VIEWS, zip(chosen, without, strict=True), strict=True))
+    weights = dict(
+        zip(WITH_VIEWS, zip(chosen, chosen, without, strict=True), strict=True)
+    )
     portfolio._weights = lambda: KindWeights(
         *np.transpose([weights[item.kind] for item in portfolio.contenders])
     )
@@ -100,7 +102,9 @@ def test_halving_counts_kinds_with_views_for_themselves():
     session = session_of(portfolio=WITH_VIEWS, n_estimators=8)
     portfolio = session.portfolio
     chosen, without = (0, 0, 0, 0.2, 0.5, 0.3), (0.1, 0.3, 0.6, 0, 0, 0)
-    weights = dict(zip(WITH_VIEWS, zip(chosen, without, strict=True), strict=True))
+    weights = dict(
+        zip(WITH_VIEWS, zip(chosen, chosen, without, strict=True), strict=True)
+    )
     portfolio._weights = lambda: KindWeights(
         *np.transpose([weights[item.kind] for item in portfolio.contenders])
     )
