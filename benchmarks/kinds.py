@@ -36,20 +36,21 @@ PARTS = {
 KINDS = [kind for kinds in PARTS.values() for kind in kinds]
 
 
-def kinds_without(part: str) -> list[str]:
-    return [kind for name, kinds in PARTS.items() for kind in kinds if name != part]
-
-
 def judge(
-    part: str, X: Array, y: Array, X_test: Array, y_test: Array, split: int
+    portfolio: str | list[str],
+    X: Array,
+    y: Array,
+    X_test: Array,
+    y_test: Array,
+    split: int,
 ) -> dict[str, Any]:
-    """Fit without a part; return the results, and the scores and weights of kinds."""
+    """Fit a portfolio; return the results, and the scores and weights of kinds."""
     from skmdn import MDNRegressor
 
     clock = Clock()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        mdn = MDNRegressor(portfolio=kinds_without(part), random_state=split).fit(X, y)
+        mdn = MDNRegressor(portfolio=portfolio, random_state=split).fit(X, y)
     fit_cpu, clock = clock.cpu(), Clock()
     nll = -mdn.score(X_test, y_test)
     return {
@@ -63,22 +64,26 @@ def judge(
 
 def run(options: argparse.Namespace) -> None:
     """Append a row for every set, split and part that is not in the file yet."""
-    done = {(r["set"], int(r["split"]), r["without"]) for r in read(options.out)}
+    done = {(r["set"], int(r["split"]), r["without"]): r for r in read(options.out)}
     for name in options.sets:
         X, y, masks = load(find(options.data, name))
         for split in options.splits:
-            train, test = ~masks[split], masks[split]
+            rows = X[~masks[split]], y[~masks[split]], X[masks[split]], y[masks[split]]
+            competing: list[str] = []  # fewer on small tables
             for part in ("", *PARTS):
-                if (name, split, part) in done:
-                    continue
-                row = judge(part, X[train], y[train], X[test], y[test], split)
-                labels = {"set": name, "split": split, "without": part}
-                append(options.out, labels | row | {"threads": options.threads})
-                print(
-                    f"{name:10s} {split:3d} without {part or 'nothing':12s} NLL "
-                    f"{row['nll']:8.3f}  fit {row['fit_cpu']:6.1f} s CPU",
-                    flush=True,
-                )
+                row = done.get((name, split, part))
+                if row is None:
+                    left = [kind for kind in competing if kind not in PARTS[part]]
+                    row = judge(left if part else "auto", *rows, split)
+                    labels = {"set": name, "split": split, "without": part}
+                    append(options.out, labels | row | {"threads": options.threads})
+                    print(
+                        f"{name:10s} {split:3d} without {part or 'nothing':12s} NLL "
+                        f"{row['nll']:8.3f}  fit {row['fit_cpu']:6.1f} s CPU",
+                        flush=True,
+                    )
+                if not part:
+                    competing = [kind for kind in KINDS if row[f"score_{kind}"]]
 
 
 def report(path: Path) -> None:

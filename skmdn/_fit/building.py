@@ -96,7 +96,8 @@ class StackBuilder:
             self.bins = quantile_bins(self.rows, data.ranks)
             if len(self.kinds) > 1 and len(self.bins.feature) > MOST_BINS:
                 del self.kinds["bins"]
-        is_choice = len(self.kinds) > 1 and self.n_folds > 2
+        # Networks that go on after a choice were trained on all folds but one.
+        is_choice = data.start is None and len(self.kinds) > 1 and self.n_folds > 2
         self.n_held_out = 2 if is_choice else 1
         self.views = self._fit_views()
 
@@ -106,7 +107,8 @@ class StackBuilder:
         groups = {group for kind in self.kinds.values() for group in kind.views}
         known: Mapping[str, View] = {}
         if start is not None:
-            known, groups = start.views, set(start.views)
+            known = start.views
+            groups = {group for parts in start.views_of for group in parts}
         if not groups:
             return ViewColumns({}, {}, self.n_folds)
         rows = data.rows
@@ -225,13 +227,14 @@ class StackBuilder:
         lists = RowLists(*(part[fold] for part in self._training_lists()))
         scaled = self.rows
         if views:
-            columns = self.view_columns(views)
+            columns = self.view_columns(views).to(data.device)
             scaled = scaled._replace(X=self._joined(scaled.X, columns))
         rows = ListedRows.for_training(scaled, lists, data.ranks, fold)
         held_out = self.held_out
         if held_out is not None and views:
             if self.folds is None:
                 columns = self.views.of_new_rows(views, held_out.X, data.device)
+                columns = columns.to(data.device)
             held_out = replace(held_out, X=self._joined(held_out.X, columns))
         network = network.to(data.device, torch.float32)
         if network.has_range:
@@ -252,7 +255,7 @@ class StackBuilder:
 
     def _joined(self, X: Matrix, columns: torch.Tensor) -> ViewedMatrix:
         assert not isinstance(X, ViewedMatrix)
-        return ViewedMatrix(X, columns.to(self.data.device))
+        return ViewedMatrix(X, columns)
 
     # -- networks ----------------------------------------------------------------
 

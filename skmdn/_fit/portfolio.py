@@ -166,7 +166,7 @@ class Portfolio:
         """Drop the kinds with the smallest weights, if more than can go on.
 
         One kind more is kept than can go on after the choice. Kinds with a view are
-        counted for themselves: they are good early, and would crowd out all others.
+        counted separately: they are good early, and would crowd out all others.
 
         Returns
         -------
@@ -243,6 +243,8 @@ class Portfolio:
         learn more slowly.
         """
         found, is_viewed = self._weights(), self._is_viewed
+        if is_viewed.all():
+            return self._ranked_weights(found.chosen)
         of_views = float(found.chosen[is_viewed].sum())
         weights = self._ranked_weights(found.without_views)
         weights *= max(1 - of_views, SMALLEST_WEIGHT)

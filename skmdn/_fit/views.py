@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class ViewColumns:
     @classmethod
     def fit(
         cls,
-        groups: Iterable[str],
+        groups: Collection[str],
         rows: ViewRows,
         scores: NormalScores,
         left_out: Tensor,
@@ -54,7 +54,8 @@ class ViewColumns:
             views[name], of_rows = view.fit(
                 rows, scores, left_out, seed, known.get(name)
             )
-            columns |= of_rows
+            # Copied, without the groups that no kind sees.
+            columns |= {k: c.contiguous() for k, c in of_rows.items() if k in groups}
         return cls(views, columns, n_folds)
 
     def width(self, groups: Iterable[str]) -> int:

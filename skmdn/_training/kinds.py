@@ -117,8 +117,11 @@ def competing_kinds(
         if embedding in ("auto", KINDS[name].embedding)
     }
     if portfolio == "auto":
-        given = n_rows, n_features
-        kinds = {k: kind for k, kind in kinds.items() if _views_pay(kind, *given)}
+        kinds = {
+            name: kind
+            for name, kind in kinds.items()
+            if _views_pay(kind, n_rows, n_features)
+        }
     if not can_view:
         without_views = {k: kind for k, kind in kinds.items() if not kind.views}
         if kinds and not without_views and portfolio != "auto":

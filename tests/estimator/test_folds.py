@@ -105,3 +105,14 @@ def test_curves_are_in_nats_of_the_unit_of_y():
     assert_allclose(mdn.loss_curve_, unscaled.loss_curve_ + shift, rtol=1e-3)
     # The last calibration is more accurate than those of the epochs.
     assert_allclose(mdn.best_validation_score_, mdn.validation_scores_.max(), atol=1e-4)
+
+
+def test_a_continued_fit_is_scored_on_rows_that_its_networks_never_saw():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 3)), rng.normal(size=200)
+    kinds = ["periodic_1", "bins"]
+    mdn = quick(portfolio=kinds, n_estimators=8, max_iter=60, warm_start=True).fit(X, y)
+    mdn.set_params(max_iter=5).fit(X, y)
+    new = rng.normal(size=(2000, 3)), rng.normal(size=2000)
+    assert mdn.best_validation_score_ == pytest.approx(mdn.oof_score_, abs=1e-6)
+    assert mdn.best_validation_score_ < mdn.score(*new) + 0.1

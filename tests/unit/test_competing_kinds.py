@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from helpers import WITHOUT_VIEWS, session_of
 
+from skmdn._data.views import VIEWS
 from skmdn._fit.pooling import KindWeights
-from skmdn._training.kinds import AUTO_KINDS, competing_kinds
+from skmdn._training.kinds import (
+    AUTO_KINDS,
+    FEWEST_ROWS_OF_VIEWS,
+    KINDS,
+    competing_kinds,
+)
 
 SINGLE = {"portfolio": "auto", "embedding": "auto", "network": None}
 
@@ -97,7 +103,21 @@ def test_views_and_other_kinds_share_the_networks(chosen, without, expected):
     assert sizes == expected
 
 
-def test_halving_counts_kinds_with_views_for_themselves():
+def test_kinds_with_views_alone_share_the_networks():
+    portfolio = ("kriging_0.1", "views_1", "trees_0.1")
+    session = session_of(portfolio=portfolio, n_estimators=16)
+    session.portfolio._weights = lambda: KindWeights(*[np.array([0.2, 0.3, 0.5])] * 3)
+    session.portfolio.narrow()
+    sizes = [item.n_members for item in session.portfolio.contenders]
+    assert sizes == [8, 8]
+
+
+def test_every_group_of_columns_has_a_fewest_number_of_rows():
+    assert FEWEST_ROWS_OF_VIEWS.keys() == VIEWS.keys()
+    assert {group for kind in KINDS.values() for group in kind.views} == VIEWS.keys()
+
+
+def test_halving_counts_kinds_with_views_separately():
     """All of them are ahead, and one goes on after the choice."""
     session = session_of(portfolio=WITH_VIEWS, n_estimators=8)
     portfolio = session.portfolio

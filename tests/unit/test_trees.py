@@ -68,28 +68,28 @@ def test_no_column_uses_a_target_that_it_must_not_see(n_folds, n_groups):
     # The rows of a group are in one fold.
     left_out = make_folds(160, n_folds)[:, rows.group]
     left_out[-1] = False
-    before = Trees.fit(rows, NO_SCORES, left_out, 0)[1]["trees"]
+    # The unit of the columns is that of all rows.
+    start, _ = Trees.fit(rows, NO_SCORES, left_out, 0)
+    before = Trees.fit(rows, NO_SCORES, left_out, 0, start)[1]["trees"]
     assert before.dtype == torch.float32
     assert before.isfinite().all()
     assert before.shape == (n_folds, 160, 4)
     for i in (0, 80, 159):
-        after = Trees.fit(change(rows, i), NO_SCORES, left_out, 0)[1]["trees"]
-        # The unit of the logarithms is one number for each output.
-        is_same = (before == after)[..., :2].all(-1)
-        ranks = [c[..., 2:].argsort(dim=1, stable=True) for c in (before, after)]
+        changed = change(rows, i)
+        after = Trees.fit(changed, NO_SCORES, left_out, 0, start)[1]["trees"]
+        is_same = (before == after).all(-1)
         own = rows.group == rows.group[i]
         assert is_same[:, own].all()
-        for k in left_out[:, i].nonzero()[:, 0]:
-            assert is_same[k].all()
-            assert torch.equal(ranks[0][k], ranks[1][k])
+        assert is_same[left_out[:, i]].all()
         assert not is_same[-1].all()
 
 
+@pytest.mark.parametrize("n_folds", [3, 4, 8])
 @pytest.mark.parametrize("has_two", [False, True])
 def test_columns_are_those_of_the_trees_that_know_neither_row_nor_list(
-    monkeypatch, has_two
+    monkeypatch, has_two, n_folds
 ):
-    rows, left_out = make_view_rows(n=120), make_folds(120, 8)
+    rows, left_out = make_view_rows(n=120), make_folds(120, n_folds)
     if has_two:
         left_out = torch.cat([left_out, left_out | left_out.roll(-1, 0)])
     grown, grow = [], Tree.grow
@@ -112,7 +112,7 @@ def test_columns_are_those_of_the_trees_that_know_neither_row_nor_list(
                 for tree, known in grown
                 if not known & (of_list | {tuple(table[i])})
             ]
-            assert len(served) >= 14
+            assert len(served) >= (14 if n_folds == 8 else 4)
             mean, square = np.split(np.mean(served, axis=0), 2)
             log_std = 0.5 * np.log(square - mean**2)
             expected = (log_std - view.moments[0].numpy()) / view.moments[1].numpy()

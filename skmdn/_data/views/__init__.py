@@ -5,7 +5,8 @@ target of that row, nor, with groups, any target of its group; and those that th
 networks of a fold see never use a target of the rows that these hold out.
 
 A view has one or more groups of columns, of which a network sees some. A new view is a
-class as `View` describes it, and an entry of `VIEWS` for each of its groups.
+class as `View` describes it, and entries of `VIEWS` and of `FEWEST_ROWS_OF_VIEWS`, in
+`skmdn._training.kinds`, for each of its groups.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class View(Protocol):
             Rows whose values have no influence on the columns of a list.
         seed : int
         start : view, default=None
-            View that networks have learned to read. What they rely on stays.
+            View that networks have learned to read: its covariance function and the
+            units of its columns stay.
 
         Returns
         -------
@@ -73,7 +75,7 @@ class View(Protocol):
         """Rebuild a view; arrays are copied."""
 
 
-# View of each group of columns. One of them has its name.
+# View of each group of columns. One group of each view has the name of the view.
 VIEWS: dict[str, type[View]] = {
     "kriging": Kriging,
     "nearest": Kriging,

@@ -93,8 +93,8 @@ class Kernel(NamedTuple):
     ) -> Kernel:
         """Pull the derivatives by covariances (..., a, b) back to the parameters.
 
-        With s the squared distance, the derivative of the smooth term by s is
-        -5/6 (1 + u) exp(smooth - u), and that of the rough one -rate / (2 d) times it.
+        With s = d^2, the derivative of the smooth term by s is
+        -5/6 (1 + u) exp(smooth - u), and that of the rough term r is -rate r / (2 d).
         """
         by_rough = by_covariance * terms.rough
         rate, d = self.rate.exp(), terms.distance

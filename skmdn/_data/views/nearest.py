@@ -22,7 +22,8 @@ def nearest_columns(
     """Return the values of the nearest rows, and the logarithm of a distance.
 
     The distance is that of the nearest one, in units of the length-scales; half of its
-    logarithm is of the order of the other columns. Zeros stand for what does not exist.
+    logarithm is of the order of the other columns. Zeros stand for rows that are not
+    among the given neighbours.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ standard deviation, that within the leaves included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,10 +24,14 @@ from skmdn._data.views.forest import Tree, from_arrays, to_arrays
 from skmdn._data.views.rows import NormalScores, ViewRows
 from skmdn._utils.arrays import row_chunks, to_numpy, to_tensor
 
+# Seven for each list of rows left out, of eight folds and of eight pairs of folds.
 N_TREES = 112
-# Blocks of rows, at least, and the share of them that a tree is grown on: few enough
-# that many trees know neither a row nor two folds.
-N_BLOCKS, SHARE_OF_BLOCKS = 8, 3 / 8
+# Folds are the blocks if there are so many of them; fewer ones are divided into so many
+# blocks, or more.
+ENOUGH_FOLDS, N_BLOCKS = 8, 16
+# Share of the blocks that a tree is grown on, but at most half of those not left out:
+# many trees know neither a row nor two folds.
+SHARE_OF_BLOCKS = 3 / 8
 MOST_ROWS_OF_TREE = 2**15
 SMALLEST_VARIANCE = 1e-4
 # Smallest scale of the logarithm of a standard deviation.
@@ -73,19 +77,13 @@ class Trees:
         masks = left_out.numpy()
         block = _blocks(masks, rows.group.numpy(), rng)
         blocks_of = _blocks_of_trees(block, masks, rng)
-        X, y, weight = _as_float32(rows.X), to_numpy(rows.values), to_numpy(rows.weight)
-        values = np.concatenate([y, y**2], axis=1)
-        trees = []
-        for is_used in blocks_of:
-            index = np.flatnonzero(is_used[block])
-            if len(index) > MOST_ROWS_OF_TREE:
-                index = rng.choice(index, MOST_ROWS_OF_TREE, replace=False)
-            taken = X[index], y[index], values[index], weight[index]
-            trees.append(Tree.grow(*taken, int(rng.integers(2**31))))
-        if not trees:  # of a single group: no other row tells anything
-            trees = [Tree.constant(np.repeat([0.0, 1.0], y.shape[1]))]
+        X, d = _as_float32(rows.X), rows.values.shape[1]
+        if len(blocks_of) == N_TREES:
+            trees = _grow(X, rows, (is_used[block] for is_used in blocks_of), rng)
+        else:  # a list leaves too few blocks to tell anything of one from others
+            trees = [Tree.constant(np.repeat([0.0, 1.0], d))]
             blocks_of = np.zeros((1, block.max() + 1), dtype=bool)
-        columns = _of_training_rows(trees, X, y.shape[1], block, blocks_of, masks)
+        columns = _of_training_rows(trees, X, d, block, blocks_of, masks)
         moments = _moments(columns[0]) if start is None else start.moments
         view = cls(trees, moments, scores)
         return view, {"trees": view._standardised(columns)}
@@ -136,7 +134,8 @@ def _blocks(
     in as few blocks as possible.
     """
     _, pattern = np.unique(left_out, axis=1, return_inverse=True)
-    n_parts = -(-N_BLOCKS // (pattern.max() + 1))
+    n_patterns = pattern.max() + 1
+    n_parts = 1 if n_patterns >= ENOUGH_FOLDS else -(-N_BLOCKS // n_patterns)
     part = rng.permutation(group.max() + 1) % n_parts
     pairs = pattern.ravel() * n_parts + part[group]
     return np.unique(pairs, return_inverse=True)[1].ravel()
@@ -147,19 +146,37 @@ def _blocks_of_trees(
 ) -> NDArray[np.bool_]:
     """Draw the blocks that each tree is grown on, (n_trees, n_blocks).
 
-    Each list of rows left out gets as many trees that were grown without it, and
-    without one more block at least.
+    The lists of rows left out take turns: a tree is grown without one of them, and
+    without half of the other blocks. A list that leaves less than two blocks gets none.
     """
     n_blocks, used = block.max() + 1, []
     for number in range(N_TREES):
         is_left = left_out[number % len(left_out)]
         others = np.setdiff1d(np.arange(n_blocks), block[is_left])
-        size = min(round(SHARE_OF_BLOCKS * n_blocks), len(others) - 1)
+        size = min(round(SHARE_OF_BLOCKS * n_blocks), len(others) // 2)
         is_used = np.zeros(n_blocks, dtype=bool)
-        is_used[rng.permutation(others)[: max(0, size)]] = True
-        if is_used.any():
+        is_used[rng.permutation(others)[:size]] = True
+        if size:
             used.append(is_used)
     return np.array(used, dtype=bool).reshape(-1, n_blocks)
+
+
+def _grow(
+    X: NDArray[np.float32],
+    rows: ViewRows,
+    is_used: Iterable[NDArray[np.bool_]],
+    rng: np.random.Generator,
+) -> list[Tree]:
+    """Grow a tree on each of some masks of rows X, or on some of these rows."""
+    y, weight = to_numpy(rows.values), to_numpy(rows.weight)
+    values, trees = np.concatenate([y, y**2], axis=1), []
+    for mask in is_used:
+        index = np.flatnonzero(mask)
+        if len(index) > MOST_ROWS_OF_TREE:
+            index = rng.choice(index, MOST_ROWS_OF_TREE, replace=False)
+        taken = X[index], y[index], values[index], weight[index]
+        trees.append(Tree.grow(*taken, int(rng.integers(2**31))))
+    return trees
 
 
 # -- columns -------------------------------------------------------------------------
