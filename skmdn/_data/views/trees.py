@@ -26,12 +26,9 @@ from skmdn._utils.arrays import row_chunks, to_numpy, to_tensor
 
 # Seven for each list of rows left out, of eight folds and of eight pairs of folds.
 N_TREES = 112
-# Folds are the blocks if there are so many of them; fewer ones are divided into so many
-# blocks, or more.
-ENOUGH_FOLDS, N_BLOCKS = 8, 16
-# Share of the blocks that a tree is grown on, but at most half of those not left out:
-# many trees know neither a row nor two folds.
-SHARE_OF_BLOCKS = 3 / 8
+# Blocks of rows, at least, and the share of them that a tree is grown on: with eight
+# folds, many trees know neither a row nor two folds.
+N_BLOCKS, SHARE_OF_BLOCKS = 8, 3 / 8
 MOST_ROWS_OF_TREE = 2**15
 SMALLEST_VARIANCE = 1e-4
 # Smallest scale of the logarithm of a standard deviation.
@@ -134,8 +131,7 @@ def _blocks(
     in as few blocks as possible.
     """
     _, pattern = np.unique(left_out, axis=1, return_inverse=True)
-    n_patterns = pattern.max() + 1
-    n_parts = 1 if n_patterns >= ENOUGH_FOLDS else -(-N_BLOCKS // n_patterns)
+    n_parts = -(-N_BLOCKS // (pattern.max() + 1))
     part = rng.permutation(group.max() + 1) % n_parts
     pairs = pattern.ravel() * n_parts + part[group]
     return np.unique(pairs, return_inverse=True)[1].ravel()
@@ -147,16 +143,16 @@ def _blocks_of_trees(
     """Draw the blocks that each tree is grown on, (n_trees, n_blocks).
 
     The lists of rows left out take turns: a tree is grown without one of them, and
-    without half of the other blocks. A list that leaves less than two blocks gets none.
+    without one more block at least. A list that leaves less than two blocks gets none.
     """
     n_blocks, used = block.max() + 1, []
     for number in range(N_TREES):
         is_left = left_out[number % len(left_out)]
         others = np.setdiff1d(np.arange(n_blocks), block[is_left])
-        size = min(round(SHARE_OF_BLOCKS * n_blocks), len(others) // 2)
+        size = min(round(SHARE_OF_BLOCKS * n_blocks), len(others) - 1)
         is_used = np.zeros(n_blocks, dtype=bool)
-        is_used[rng.permutation(others)[:size]] = True
-        if size:
+        is_used[rng.permutation(others)[: max(0, size)]] = True
+        if size > 0:
             used.append(is_used)
     return np.array(used, dtype=bool).reshape(-1, n_blocks)
 
