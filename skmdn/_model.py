@@ -259,16 +259,27 @@ class ConditionalModel:
         )
 
     def _chunks(self, X: Any, floats: int) -> Iterator[tuple[slice, list[Tensor]]]:
-        """Yield slices and the features of each network, on its device."""
-        for chunk in row_chunks(X.shape[0], 8 * floats):
-            yield chunk, self._features(self.features.transform(as_dense(X[chunk])))
+        """Yield slices and the features of each network, on its device.
+
+        Views are computed for many more rows at once than networks: each of their trees
+        costs some calls, however few the rows.
+        """
+        widths = [view.widths.values() for view in self.views.values()]
+        n_columns = X.shape[1] + sum(map(sum, widths))
+        device = self.pool.log_weights.device
+        for block in row_chunks(X.shape[0], 8 * n_columns):
+            tables = self._features(self.features.transform(as_dense(X[block])))
+            for part in row_chunks(block.stop - block.start, 8 * floats):
+                chunk = slice(block.start + part.start, block.start + part.stop)
+                yield chunk, [table[part].to(device) for table in tables]
 
     def _features(self, X: Tensor) -> list[Tensor]:
         """Return the features of each network for standardised rows."""
-        device = self.pool.log_weights.device
         columns = columns_of(self.views.values(), X)
         tables = {
-            groups: torch.cat([X, *map(columns.__getitem__, groups)], dim=1).to(device)
+            groups: torch.cat([X, *(columns[group] for group in groups)], dim=1)
+            if groups
+            else X
             for groups in set(self.views_of)
         }
         return [tables[groups] for groups in self.views_of]

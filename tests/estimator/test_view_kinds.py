@@ -10,6 +10,7 @@ from scipy import sparse
 
 from skmdn import MDNRegressor
 from skmdn._data.views.kriging import Kriging
+from skmdn._data.views.trees import Trees
 from skmdn._utils import arrays
 from skmdn.export import to_onnx
 
@@ -88,6 +89,19 @@ def test_predictions_do_not_depend_on_the_other_rows(monkeypatch):
     chunked = mdn.score_samples(X, Y), mdn.predict(X), mdn.predict_density(X).std()
     for whole, parts in zip(everything, chunked, strict=True):
         assert_allclose(parts, whole, rtol=1e-9, atol=1e-9)
+
+
+def test_views_are_computed_for_many_rows_at_once(monkeypatch):
+    """Every tree costs some calls for each chunk; networks have chunks of few rows."""
+    mdn = fitted(portfolio=["views_0.1"], hidden_layer_sizes=(256,))
+    sizes, call = [], Trees.__call__
+    monkeypatch.setattr(
+        Trees,
+        "__call__",
+        lambda view, rows: sizes.append(len(rows)) or call(view, rows),
+    )
+    mdn.predict(np.tile(X, (20, 1)))
+    assert sizes == [6000]
 
 
 def test_several_outputs_share_a_view():
