@@ -62,7 +62,7 @@ class ConditionalModel:
     views : mapping
         Views by name.
     views_of : sequence of tuple of str
-        Groups of columns of the views that each network of the pool uses.
+        Parts of the views whose columns each network of the pool uses.
     """
 
     pool: NetworkPool
@@ -237,10 +237,8 @@ class ConditionalModel:
             tuple(state["event_shape"]), None if names is None else tuple(names)
         )
         sizes, n_estimators = state["sizes"], state["n_estimators"]
-        views = {k: VIEWS[k].from_state(v) for k, v in state.get("views", {}).items()}
-        views_of = [
-            tuple(names) for names in state.get("views_of", [()] * len(networks))
-        ]
+        views = {k: VIEWS[k].from_state(v) for k, v in state["views"].items()}
+        views_of = [tuple(parts) for parts in state["views_of"]]
         return cls(
             pool.eval(),
             sizes,
@@ -277,12 +275,12 @@ class ConditionalModel:
         """Return the features of each network for standardised rows."""
         columns = columns_of(self.views.values(), X)
         tables = {
-            groups: torch.cat([X, *(columns[group] for group in groups)], dim=1)
-            if groups
+            parts: torch.cat([X, *(columns[part] for part in parts)], dim=1)
+            if parts
             else X
-            for groups in set(self.views_of)
+            for parts in set(self.views_of)
         }
-        return [tables[groups] for groups in self.views_of]
+        return [tables[parts] for parts in self.views_of]
 
 
 # -- states of estimators ------------------------------------------------------------
@@ -314,6 +312,8 @@ def unpack_state(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
         state = _updated(state)
     if version < 4:
         state = _with_portfolio(state)
+    if version < 5 and "_model" in state:
+        state["_model"] = _with_parts(state["_model"])
     if "_model" in state:
         model = ConditionalModel.from_state(state["_model"])
         state |= model.attributes() | {"_model": model}
@@ -343,6 +343,13 @@ def _with_portfolio(state: dict[str, Any]) -> dict[str, Any]:
         optimizer = state["_optimizer_state"]
         state["_optimizer_state"] = {f"0.{k}": v for k, v in optimizer.items()}
     return state
+
+
+def _with_parts(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a model of form 4, in which a network has one view or none, up to date."""
+    views_of = model.get("views_of", [None] * len(model["structures"]))
+    parts = [() if view is None else (view,) for view in views_of]
+    return {"views": {}} | dict(model) | {"views_of": parts}
 
 
 def _updated(state: dict[str, Any]) -> dict[str, Any]:

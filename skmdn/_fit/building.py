@@ -99,17 +99,17 @@ class StackBuilder:
         # Networks that go on after a choice were trained on all folds but one.
         is_choice = data.start is None and len(self.kinds) > 1 and self.n_folds > 2
         self.n_held_out = 2 if is_choice else 1
-        self.views = self._fit_views()
+        self.view_columns = self._fit_views()
 
     def _fit_views(self) -> ViewColumns:
         """Fit the views of the kinds, or those of the networks to continue."""
         data, start = self.data, self.data.start
-        groups = {group for kind in self.kinds.values() for group in kind.views}
+        parts = {part for kind in self.kinds.values() for part in kind.views}
         known: Mapping[str, View] = {}
         if start is not None:
             known = start.views
-            groups = {group for parts in start.views_of for group in parts}
-        if not groups:
+            parts = {part for parts in start.views_of for part in parts}
+        if not parts:
             return ViewColumns({}, {}, self.n_folds)
         rows = data.rows
         # Standardised: mirrored targets are mirrored back.
@@ -127,12 +127,8 @@ class StackBuilder:
             left_out = torch.cat([left_out, left_out | left_out.roll(-1, 0)])
         seed = draw_seed(self.generator)
         return ViewColumns.fit(
-            sorted(groups), given, scores, left_out, self.n_folds, seed, known
+            sorted(parts), given, scores, left_out, self.n_folds, seed, known
         )
-
-    def view_columns(self, groups: tuple[str, ...]) -> torch.Tensor:
-        """Return the columns of views that each fold sees, (n_folds, n, n_columns)."""
-        return self.views.of_rows(groups, self.n_held_out)
 
     def _possible_kinds(self) -> dict[str, Kind]:
         """Return the kinds among which these rows can decide."""
@@ -227,13 +223,14 @@ class StackBuilder:
         lists = RowLists(*(part[fold] for part in self._training_lists()))
         scaled = self.rows
         if views:
-            columns = self.view_columns(views).to(data.device)
+            columns = self.view_columns.of_rows(views, self.n_held_out)
+            columns = columns.to(data.device)
             scaled = scaled._replace(X=self._joined(scaled.X, columns))
         rows = ListedRows.for_training(scaled, lists, data.ranks, fold)
         held_out = self.held_out
         if held_out is not None and views:
             if self.folds is None:
-                columns = self.views.of_new_rows(views, held_out.X, data.device)
+                columns = self.view_columns.of_new_rows(views, held_out.X, data.device)
                 columns = columns.to(data.device)
             held_out = replace(held_out, X=self._joined(held_out.X, columns))
         network = network.to(data.device, torch.float32)
@@ -268,7 +265,7 @@ class StackBuilder:
         n_each = torch.tensor(list(sizes.values()), dtype=torch.int64, device="cpu")
         is_bins = kinds[0].embedding == "bins"
         structure = dict(self.data.structure)
-        structure["n_features"] += self.views.width(kinds[0].views)
+        structure["n_features"] += self.view_columns.width(kinds[0].views)
         network = MixtureDensityNetwork(
             **structure,
             n_members=sum(sizes.values()),

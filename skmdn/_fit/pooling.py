@@ -36,7 +36,7 @@ class PooledNetworks:
     sizes : list of dict
         Members of each kind, for each network of the pool.
     views : list of tuple of str
-        Groups of columns of views that each network of the pool uses.
+        Parts of views whose columns each network of the pool uses.
     of_fold, of_all : list of Calibration
         Of each member where only those that hold a row out are pooled, and where all
         are.

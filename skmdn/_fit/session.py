@@ -258,14 +258,13 @@ class FitSession:
         model.pool.calibrate_(pooled.of_fold)
         held_out_log_prob = None
         if self.folds is not None and len(self.folds[1].rows) > 1:
-            builder = portfolio.builder
+            n_held_out = portfolio.builder.n_held_out
+            columns = {
+                parts: portfolio.builder.view_columns.of_rows(parts, n_held_out)
+                for parts in {*pooled.views} - {()}
+            }
             held_out_log_prob = model.held_out_log_prob(
-                self.data.rows,
-                self.folds[1],
-                {
-                    names: builder.view_columns(names)
-                    for names in {*pooled.views} - {()}
-                },
+                self.data.rows, self.folds[1], columns
             )
         changes = zip(pooled.of_all, pooled.of_fold, strict=True)
         model.pool.calibrate_([after.after(first) for after, first in changes])
@@ -289,8 +288,8 @@ class FitSession:
     def _model(self, pooled: PooledNetworks) -> ConditionalModel:
         """Move trained networks to the CPU in float64."""
         data, pool = self.data, pooled.pool.to("cpu", torch.float64).eval()
-        views = self.portfolio.builder.views.views
-        used = {VIEWS[group].name for groups in pooled.views for group in groups}
+        views = self.portfolio.builder.view_columns.views
+        used = {VIEWS[part].name for parts in pooled.views for part in parts}
         return ConditionalModel(
             pool,
             pooled.sizes,

@@ -23,7 +23,7 @@ class ViewColumns:
     views : dict of View
         By name.
     columns : mapping of Tensor (n_lists, n, width)
-        Of the rows of the fit, for each group.
+        Of the rows of the fit, for each part.
     n_folds : int
         The first lists are of networks that hold out one fold, and further ones, if
         there are any, of those that hold out two.
@@ -33,13 +33,13 @@ class ViewColumns:
         self, views: dict[str, View], columns: Mapping[str, Tensor], n_folds: int
     ) -> None:
         self.views = views
-        self._of_rows = {group: c.split(n_folds) for group, c in columns.items()}
+        self._of_rows = {part: c.split(n_folds) for part, c in columns.items()}
         self._of_new_rows: dict[str, Tensor] = {}
 
     @classmethod
     def fit(
         cls,
-        groups: Collection[str],
+        parts: Collection[str],
         rows: ViewRows,
         scores: NormalScores,
         left_out: Tensor,
@@ -47,41 +47,41 @@ class ViewColumns:
         seed: int,
         known: Mapping[str, View],
     ) -> ViewColumns:
-        """Fit the views of some groups, or continue known ones."""
+        """Fit the views of some parts, or continue known ones."""
         views: dict[str, View] = {}
         columns: dict[str, Tensor] = {}
-        for name, view in {VIEWS[group].name: VIEWS[group] for group in groups}.items():
+        for name, view in {VIEWS[part].name: VIEWS[part] for part in parts}.items():
             views[name], of_rows = view.fit(
                 rows, scores, left_out, seed, known.get(name)
             )
-            # Copied, without the groups that no kind sees.
-            columns |= {k: c.contiguous() for k, c in of_rows.items() if k in groups}
+            # Copied, without the parts that no kind sees.
+            columns |= {k: c.contiguous() for k, c in of_rows.items() if k in parts}
         return cls(views, columns, n_folds)
 
-    def width(self, groups: Iterable[str]) -> int:
-        """Return the number of columns of some groups."""
-        return sum(self.views[VIEWS[group].name].widths[group] for group in groups)
+    def width(self, parts: Iterable[str]) -> int:
+        """Return the number of columns of some parts."""
+        return sum(self.views[VIEWS[part].name].widths[part] for part in parts)
 
-    def of_rows(self, groups: Iterable[str], n_held_out: int) -> Tensor:
+    def of_rows(self, parts: Iterable[str], n_held_out: int) -> Tensor:
         """Return the columns that each fold sees, (n_folds, n, n_columns)."""
-        parts = [self._of_rows[group][n_held_out - 1] for group in groups]
-        return torch.cat(parts, dim=-1)
+        columns = [self._of_rows[part][n_held_out - 1] for part in parts]
+        return torch.cat(columns, dim=-1)
 
     def of_new_rows(
-        self, groups: Iterable[str], X: Matrix, device: torch.device
+        self, parts: Iterable[str], X: Matrix, device: torch.device
     ) -> Tensor:
         """Compute the columns of validation rows, once, (1, n, n_columns).
 
         The rows are on a device; the columns are on the CPU.
         """
         if not self._of_new_rows:
-            parts = torch.arange(X.shape[0], device=device).split(BLOCK)
+            blocks = torch.arange(X.shape[0], device=device).split(BLOCK)
             found = [
-                columns_of(self.views.values(), X.index_select(0, part).cpu().double())
-                for part in parts
+                columns_of(self.views.values(), X.index_select(0, index).cpu().double())
+                for index in blocks
             ]
             self._of_new_rows = {
-                group: torch.cat([columns[group] for columns in found])[None].float()
-                for group in found[0]
+                part: torch.cat([columns[part] for columns in found])[None].float()
+                for part in found[0]
             }
-        return torch.cat([self._of_new_rows[group] for group in groups], dim=-1)
+        return torch.cat([self._of_new_rows[part] for part in parts], dim=-1)

@@ -23,7 +23,7 @@ class Kind(NamedTuple):
         Learn what a linear model leaves, starting at Gaussian residuals; or else start
         at the mixture of y alone.
     views : tuple of {"kriging", "nearest", "trees"}, default=()
-        Groups of columns of views that are further features.
+        Parts of views whose columns are further features.
     """
 
     embedding: str | None
@@ -147,7 +147,7 @@ def competing_kinds(
 
 def _views_pay(kind: Kind, n_rows: int, n_features: int) -> bool:
     """Whether the views of a kind, if it has any, are worth their cost."""
-    fewest = (FEWEST_ROWS_OF_VIEWS[group] for group in kind.views)
+    fewest = (FEWEST_ROWS_OF_VIEWS[part] for part in kind.views)
     is_narrow = n_features <= MOST_FEATURES_OF_VIEWS or not kind.views
     return is_narrow and n_rows >= max(fewest, default=0)
 

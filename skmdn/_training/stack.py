@@ -165,7 +165,7 @@ class Stack:
     n_folds : int
         Number of such lists; 1 without held-out rows.
     views : tuple of str, default=()
-        Groups of columns of views that the networks use.
+        Parts of views whose columns the networks use.
     """
 
     def __init__(

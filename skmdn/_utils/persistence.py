@@ -22,7 +22,7 @@ from skmdn._version import __version__
 
 # Raise by one whenever the form of stored states changes; `MDNRegressor` then converts
 # older ones when they are opened, and tests/models keeps one of each.
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 SEAL = "_seal"
 WRITERS = {

@@ -17,7 +17,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skmdn import MDNRegressor
+from skmdn import MDNRegressor, _model
 from skmdn._utils import persistence as _persistence
 from skmdn._utils.persistence import STATE_VERSION, digest
 from skmdn.datasets import make_rotating_gaussians
@@ -143,9 +143,22 @@ def test_models_stored_by_earlier_releases_open(values, kind):
         assert_allclose(log_density, expected["log_density"], rtol=1e-12)
         # Nothing is lacking that training needs.
         kinds = list(mdn.portfolio_weights_)
-        mdn.partial_fit(expected["X"], expected["y"])
+        if mdn._model.views:
+            with pytest.raises(ValueError, match="view of the training rows"):
+                mdn.partial_fit(expected["X"], expected["y"])
+        else:
+            mdn.partial_fit(expected["X"], expected["y"])
         mdn.set_params(warm_start=True, max_iter=1).fit(expected["X"], expected["y"])
         assert list(mdn.portfolio_weights_) == kinds
+
+
+def test_views_of_form_4_are_parts_now():
+    """Its networks have one view, or none."""
+    model = {"structures": [{}, {}], "views": {"kriging": 1}}
+    old = model | {"views_of": ["kriging", None]}
+    assert _model._with_parts(old) == model | {"views_of": [("kriging",), ()]}
+    plain = _model._with_parts({"structures": [{}, {}]})
+    assert (plain["views"], plain["views_of"]) == ({}, [(), ()])
 
 
 def test_a_model_of_this_form_is_stored():

@@ -13,13 +13,13 @@ from skmdn.datasets import make_rotating_gaussians
 X, y = make_rotating_gaussians(60, random_state=0)
 mdn = MDNRegressor(
     2,
-    n_estimators=4,
-    portfolio=["periodic_0.1", "bins"],
+    n_estimators=8,
+    portfolio=["trees_0.1", "nearest_0.1"],
     hidden_layer_sizes=(4,),
     max_iter=20,
     random_state=0,
 )
-mdn.fit(X, y, groups=np.arange(60) % 2)  # two networks hold out each row once
+mdn.fit(X, y, groups=np.arange(60) % 4)  # four networks hold out each row once
 assert len(mdn.portfolio_weights_) == 2
 
 stem = Path(__file__).parent / f"v{STATE_VERSION}"

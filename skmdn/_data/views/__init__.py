@@ -4,9 +4,9 @@ A view is fitted on all training rows. Its columns of a training row never use t
 target of that row, nor, with groups, any target of its group; and those that the
 networks of a fold see never use a target of the rows that these hold out.
 
-A view has one or more groups of columns, of which a network sees some. A new view is a
-class as `View` describes it, and entries of `VIEWS` and of `FEWEST_ROWS_OF_VIEWS`, in
-`skmdn._training.kinds`, for each of its groups.
+The columns of a view are one or more parts, of which a network sees some. A new view is
+a class as `View` describes it, and entries of `VIEWS` and of `FEWEST_ROWS_OF_VIEWS`, in
+`skmdn._training.kinds`, for each of its parts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class View(Protocol):
 
     @property
     def widths(self) -> Mapping[str, int]:
-        """Number of columns of each group."""
+        """Number of columns of each part."""
 
     @property
     def scores(self) -> NormalScores:
@@ -61,11 +61,11 @@ class View(Protocol):
         -------
         view : view
         columns : dict of Tensor (n_lists, n, width)
-            In float32, by group.
+            In float32, by part.
         """
 
     def __call__(self, X: Tensor) -> dict[str, Tensor]:
-        """Compute the columns of new rows (m, n_features), (m, width) by group."""
+        """Compute the columns of new rows (m, n_features), (m, width), by part."""
 
     def to_state(self) -> dict[str, Any]:
         """Convert to arrays."""
@@ -75,7 +75,7 @@ class View(Protocol):
         """Rebuild a view; arrays are copied."""
 
 
-# View of each group of columns. One group of each view has the name of the view.
+# View of each part. One part of each view has the name of the view.
 VIEWS: dict[str, type[View]] = {
     "kriging": Kriging,
     "nearest": Kriging,
@@ -84,5 +84,5 @@ VIEWS: dict[str, type[View]] = {
 
 
 def columns_of(views: Iterable[View], X: Tensor) -> dict[str, Tensor]:
-    """Compute the columns of all groups of some views for new rows."""
-    return {group: part for view in views for group, part in view(X).items()}
+    """Compute all columns of some views for new rows, by part."""
+    return {part: found for view in views for part, found in view(X).items()}

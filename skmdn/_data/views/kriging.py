@@ -1,12 +1,12 @@
 """The kriging view: what the other rows say of a row, by a Gaussian process.
 
-Its group "kriging" has the mean of the normal score of each output, and the logarithm
+Its part "kriging" has the mean of the normal score of each output, and the logarithm
 of the standard deviation that the outputs share: they have one covariance function,
 learned from the likelihood of rows given their neighbours (Vecchia 1988). Means use all
 rows where these are few, and the nearest ones otherwise, in the unit of the
 length-scales; standard deviations always use the nearest ones.
 
-Its group "nearest" has the scores of the nearest rows themselves.
+Its part "nearest" has the scores of the nearest rows themselves.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Kriging:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Number of columns of each group."""
+        """Number of columns of each part."""
         d = self.values.shape[1]
         return {"kriging": d + 1, "nearest": N_NEAREST * d + 1}
 
@@ -149,7 +149,7 @@ class Kriging:
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
             means = leave_out(inverse, self.values, left_out, rows.group)
             columns[..., : means.shape[-1]] = means.float()
-        return self._by_group(columns)
+        return self._by_part(columns)
 
     def _local_columns(self, rows: ViewRows, left_out: Tensor) -> Tensor:
         """Compute the columns from neighbours, (n_lists, n, n_columns)."""
@@ -168,7 +168,7 @@ class Kriging:
     # -- new rows ----------------------------------------------------------------
 
     def __call__(self, X: Tensor) -> dict[str, Tensor]:
-        """Compute the columns of new rows (m, n_features), (m, width) by group."""
+        """Compute the columns of new rows (m, n_features), (m, width), by part."""
         columns = X.new_empty(len(X), sum(self.widths.values()))
         n_means = len(self.X) if self.is_exact else 0
         n_bytes = self._bytes_per_row(1) + COPIES * 8 * n_means
@@ -178,7 +178,7 @@ class Kriging:
             if self.is_exact:
                 covariance = self.kernel.covariance(X[part], self.X)
                 columns[part, : self.solved.shape[1]] = covariance @ self.solved
-        return self._by_group(columns)
+        return self._by_part(columns)
 
     def _columns(
         self, x: Tensor, near: Tensor, left_out: Tensor | None = None
@@ -192,7 +192,7 @@ class Kriging:
         nearest = nearest_columns(*given, left_out)
         return torch.cat([mean, spread[..., None], nearest], dim=-1)
 
-    def _by_group(self, columns: Tensor) -> dict[str, Tensor]:
+    def _by_part(self, columns: Tensor) -> dict[str, Tensor]:
         widths = self.widths
         parts = columns.split(list(widths.values()), dim=-1)
         return dict(zip(widths, parts, strict=True))

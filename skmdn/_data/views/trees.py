@@ -57,7 +57,7 @@ class Trees:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Number of columns of each group."""
+        """Number of columns of each part."""
         return {"trees": 2 * self.moments.shape[1]}
 
     @classmethod
