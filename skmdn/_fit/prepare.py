@@ -115,6 +115,7 @@ def prepare(
         params,
         n_rows,
         given.X.shape[1],
+        n_members,
         can_choose=is_compared and settings.max_iter >= FEWEST_EPOCHS_OF_CHOICE,
         can_view=can_view,
     )

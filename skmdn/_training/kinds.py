@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from skmdn._data.folds import MAX_FOLDS
+
 
 class Kind(NamedTuple):
     """What distinguishes the networks of a kind.
@@ -74,6 +76,9 @@ MOST_LINEAR_FEATURES, MOST_BINS = 1000, 4096
 # each other to be alike; and views of more features take longer than the networks.
 FEWEST_ROWS_OF_VIEWS = {"kriging": 500, "trees": 500, "nearest": 2000}
 MOST_FEATURES_OF_VIEWS = 100
+# Also of "auto": with fewer networks, all are of the kind that is best after few
+# epochs. A view is good early, whether or not it is better in the end.
+FEWEST_NETWORKS_OF_VIEWS = 2 * MAX_FOLDS
 # Epochs that are needed to compare kinds at all.
 FEWEST_EPOCHS_OF_CHOICE = 5
 
@@ -82,6 +87,7 @@ def competing_kinds(
     params: Mapping[str, Any],
     n_rows: int,
     n_features: int,
+    n_members: int,
     *,
     can_choose: bool,
     can_view: bool,
@@ -92,7 +98,8 @@ def competing_kinds(
     ----------
     params : mapping
         Parameters of `MDNRegressor`.
-    n_rows, n_features : int
+    n_rows, n_features, n_members : int
+        Numbers of rows, of features and of networks.
     can_choose : bool
         Whether held-out rows will decide; otherwise there is one kind: that of a fit
         without a portfolio, or the first one named if this is not among them.
@@ -120,7 +127,7 @@ def competing_kinds(
         kinds = {
             name: kind
             for name, kind in kinds.items()
-            if _views_pay(kind, n_rows, n_features)
+            if not kind.views or _views_pay(kind, n_rows, n_features, n_members)
         }
     if not can_view:
         without_views = {k: kind for k, kind in kinds.items() if not kind.views}
@@ -145,11 +152,14 @@ def competing_kinds(
     return kinds
 
 
-def _views_pay(kind: Kind, n_rows: int, n_features: int) -> bool:
-    """Whether the views of a kind, if it has any, are worth their cost."""
-    fewest = (FEWEST_ROWS_OF_VIEWS[part] for part in kind.views)
-    is_narrow = n_features <= MOST_FEATURES_OF_VIEWS or not kind.views
-    return is_narrow and n_rows >= max(fewest, default=0)
+def _views_pay(kind: Kind, n_rows: int, n_features: int, n_members: int) -> bool:
+    """Whether the views of a kind are worth their cost."""
+    fewest_rows = max(FEWEST_ROWS_OF_VIEWS[part] for part in kind.views)
+    return (
+        n_rows >= fewest_rows
+        and n_features <= MOST_FEATURES_OF_VIEWS
+        and n_members >= FEWEST_NETWORKS_OF_VIEWS
+    )
 
 
 def only_kind(kinds: Mapping[str, Kind], embedding: str | None) -> dict[str, Kind]:

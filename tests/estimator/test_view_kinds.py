@@ -163,16 +163,19 @@ def test_extreme_weights_give_finite_results(largest):
 # -- limits ----------------------------------------------------------------------------
 
 
-def test_views_of_few_rows_and_many_features_must_be_asked_for(monkeypatch):
+def test_views_that_do_not_pay_must_be_asked_for(monkeypatch):
+    """Few rows, many features, or few networks."""
     assert "views_0.1" not in quick().fit(X, Y).portfolio_scores_
     asked = quick(portfolio=["kriging_0.1", "bins"]).fit(X, Y)
     assert "kriging_0.1" in asked.portfolio_scores_
     rows, seen = np.tile(X, (2, 1)) + RNG.normal(size=(600, 2)), []
     fit = Kriging.fit
     monkeypatch.setattr(Kriging, "fit", lambda *args: seen.append(1) or fit(*args))
-    quick().fit(rows, np.tile(Y, 2))
+    y, many = np.tile(Y, 2), {"n_estimators": 16}
+    quick(**many).fit(rows, y)
     assert seen == [1]
-    quick().fit(np.tile(rows, (1, 51)), np.tile(Y, 2))
+    quick(**many).fit(np.tile(rows, (1, 51)), y)
+    quick().fit(rows, y)
     assert seen == [1]
 
 

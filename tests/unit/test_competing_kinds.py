@@ -16,9 +16,12 @@ from skmdn._training.kinds import (
 SINGLE = {"portfolio": "auto", "embedding": "auto", "network": None}
 
 
-def names_of(can_choose=True, can_view=True, n_rows=1000, n_features=3, **params):
+def names_of(
+    can_choose=True, can_view=True, n_rows=1000, n_features=3, n_members=16, **params
+):
     options = {"can_choose": can_choose, "can_view": can_view}
-    return [*competing_kinds(SINGLE | params, n_rows, n_features, **options)]
+    sizes = n_rows, n_features, n_members
+    return [*competing_kinds(SINGLE | params, *sizes, **options)]
 
 
 @pytest.mark.parametrize(
@@ -38,8 +41,10 @@ def names_of(can_choose=True, can_view=True, n_rows=1000, n_features=3, **params
         ),
         ({"n_rows": 499}, WITHOUT_VIEWS),
         ({"n_features": 101}, WITHOUT_VIEWS),
+        ({"n_members": 15}, WITHOUT_VIEWS),
         ({"can_view": False}, WITHOUT_VIEWS),
         ({"n_rows": 30, "portfolio": ["nearest_0.1"]}, ["nearest_0.1"]),
+        ({"n_members": 1, "portfolio": ["nearest_0.1"]}, ["nearest_0.1"]),
         ({"can_choose": False, "portfolio": ["kriging_1", "bins"]}, ["kriging_1"]),
         ({"can_choose": False}, ["periodic_0.3"]),
         ({"can_choose": False, "embedding": "bins"}, ["bins"]),
