@@ -4,9 +4,9 @@ Targets with few values
 
 The target is the number of cylinders of a car (4, 6 or 8), given its weight. A density
 of such a target has a spike at each value, and its log-likelihood is large but
-meaningless; `fit` warns about this. The remedy is to add uniform noise of the width of
-the step between values. The target is then continuous, and the probability of a value
-is the probability of the interval around it.
+meaningless; `fit` warns about this. The remedy is `target_resolution`, the step between
+values: the likelihood of a row is then the probability of the interval around its
+value, and `recorded` gives the distribution of the values.
 
 The last lines compare the density with a classifier, which is designed for this task:
 logistic regression is slightly better. For a handful of classes use a classifier;
@@ -38,16 +38,13 @@ print(caught[0].message)
 print(f"log-likelihood out of fold: {spiky.oof_score_:.1f} nats (meaningless)")
 
 # %%
-# Add uniform noise between -1 and 1.
-noise = np.random.RandomState(0).uniform(-step / 2, step / 2, size=len(y))
-mdn = MDNRegressor(random_state=0).fit(X, y + noise)
+# With the step between the values, the likelihood is that of the recorded values.
+mdn = MDNRegressor(target_resolution=step, random_state=0).fit(X, y)
 
 
 def probabilities(mdn, X):
     """Return the probability of each value, (n_rows, n_values)."""
-    ends = np.append(values - step / 2, values[-1] + step / 2)
-    below = mdn.predict_density(X).cdf(ends[:, None])
-    between = np.diff(below, axis=0)
+    between = mdn.predict_density(X).recorded().pmf(values[:, None])
     return (between / between.sum(axis=0)).T
 
 
@@ -69,7 +66,7 @@ limits = ax.set(
 classifier = make_pipeline(StandardScaler(), LogisticRegression())
 scores = {"density": [], "logistic regression": []}
 for train, test in KFold(5).split(X):
-    mdn.fit(X[train], (y + noise)[train])
+    mdn.fit(X[train], y[train])
     classifier.fit(X[train], y[train])
     columns = np.searchsorted(values, y[test])[:, None]
     for name, chances in zip(

@@ -26,11 +26,12 @@ from skmdn._regressor import MDNRegressor
 from skmdn._utils.table import Table, TableError, preprocessor, read_table
 from skmdn.datasets import load_geyser
 from skmdn.density import MixtureDensity
+from skmdn.density.transformed import Density
 
 CONFIDENCE = 0.9
 N_BASELINE_COMPONENTS = 5
 
-Fit = Callable[[NDArray[Any], NDArray[Any]], Callable[[NDArray[Any]], MixtureDensity]]
+Fit = Callable[[NDArray[Any], NDArray[Any]], Callable[[NDArray[Any]], Density]]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,9 +115,7 @@ def _run(table: Table, options: argparse.Namespace) -> int:
 def fit_network(table: Table, seed: int) -> Fit:
     """Return a fit of the mixture density network with its defaults."""
 
-    def fit(
-        X: NDArray[Any], y: NDArray[Any]
-    ) -> Callable[[NDArray[Any]], MixtureDensity]:
+    def fit(X: NDArray[Any], y: NDArray[Any]) -> Callable[[NDArray[Any]], Density]:
         model = make_pipeline(preprocessor(table), MDNRegressor(random_state=seed))
         model.fit(X, y)
         return lambda X: metrics.predict_density(model, X)
@@ -127,9 +126,7 @@ def fit_network(table: Table, seed: int) -> Fit:
 def fit_unconditional(table: Table, seed: int) -> Fit:
     """Return a fit of a Gaussian mixture of y that does not depend on X."""
 
-    def fit(
-        X: NDArray[Any], y: NDArray[Any]
-    ) -> Callable[[NDArray[Any]], MixtureDensity]:
+    def fit(X: NDArray[Any], y: NDArray[Any]) -> Callable[[NDArray[Any]], Density]:
         scaler = StandardScaler().fit(y)
         n_components = min(N_BASELINE_COMPONENTS, len(y))
         mixture = GaussianMixture(n_components, random_state=seed)
@@ -152,9 +149,7 @@ def fit_unconditional(table: Table, seed: int) -> Fit:
 def fit_ridge(table: Table, seed: int) -> Fit:
     """Return a fit of ridge regression with Gaussian residuals."""
 
-    def fit(
-        X: NDArray[Any], y: NDArray[Any]
-    ) -> Callable[[NDArray[Any]], MixtureDensity]:
+    def fit(X: NDArray[Any], y: NDArray[Any]) -> Callable[[NDArray[Any]], Density]:
         ridge = make_pipeline(
             preprocessor(table), StandardScaler(), RidgeCV(np.logspace(-3, 3, 13))
         )
@@ -203,7 +198,7 @@ def _cross_validate(
     return scores
 
 
-def _scores(y: NDArray[Any], density: MixtureDensity) -> NDArray[np.float64]:
+def _scores(y: NDArray[Any], density: Density) -> NDArray[np.float64]:
     """Return log score, CRPS or energy score, and coverage of each row, (n, 3)."""
     has_one_output = y.shape[1] == 1
     distance = metrics.crps if has_one_output else metrics.energy_score

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skmdn import _mixture
+from skmdn._data.checks import Fitted
 from skmdn._data.folds import RowLists
 from skmdn._data.outputs import Outputs
 from skmdn._data.rows import UniqueRows, as_dense
 from skmdn._data.scaling import LazyMatrix, Scaling, ViewedMatrix, take_rows
+from skmdn._data.target_transform import TargetTransform
+from skmdn._data.targets import Recording, Targets
 from skmdn._data.views import VIEWS, View, columns_of
 from skmdn._mixture import Mixture
 from skmdn._training.kinds import SINGLE_KINDS, USER_DEFINED
@@ -55,8 +58,10 @@ class ConditionalModel:
         Number of members of each kind, in their order, for each network of the pool.
     n_estimators : int
         Number of members that was asked for; a fit that was stopped early has fewer.
-    features, target : Scaling
-        Standardisation of X and of y.
+    features : Scaling
+        Standardisation of X.
+    target : TargetTransform
+        Map from y to what the networks predict.
     outputs : Outputs
         Names of the outputs, and the shape of one y.
     views : mapping
@@ -69,7 +74,7 @@ class ConditionalModel:
     sizes: Sequence[Mapping[str, int]]
     n_estimators: int
     features: Scaling
-    target: Scaling
+    target: TargetTransform
     outputs: Outputs
     views: Mapping[str, View]
     views_of: Sequence[tuple[str, ...]]
@@ -99,9 +104,14 @@ class ConditionalModel:
             for (kind, _), part in zip(sizes, parts, strict=True)
         }
 
+    @property
+    def fitted(self) -> Fitted:
+        """Outputs of the targets, and how they were recorded."""
+        return Fitted(self.outputs, self.target.recording)
+
     def mixtures(self, X: Any) -> Iterator[Mixture]:
-        """Yield pooled mixtures of all networks, in chunks of rows."""
-        shift, scale = map(to_tensor, self.target[:2])
+        """Yield pooled mixtures over latent targets, in chunks of rows."""
+        shift, scale = map(to_tensor, self.target.scaling[:2])
         for _, rows in self._chunks(X, self.pool.floats_per_mixture):
             with inference():
                 mixture = Mixture(*(part.cpu() for part in self.pool(rows)))
@@ -109,7 +119,7 @@ class ConditionalModel:
             yield mixture
 
     def mixture(self, X: Any) -> Mixture:
-        """Compute the pooled mixtures of all rows."""
+        """Compute the pooled mixtures over latent targets of all rows."""
         n_rows, start = X.shape[0], 0
         for part in self.mixtures(X):
             if start == 0:  # a list of parts would need twice the memory
@@ -121,38 +131,40 @@ class ConditionalModel:
         return whole
 
     def sample(self, X: Any, n_samples: int, random_state: Any) -> NDArray[np.float64]:
-        """Draw from the pooled mixtures of all rows, (n, n_samples, d)."""
+        """Draw from the densities of all rows, (n, n_samples, d)."""
         sizes = X.shape[0], self.outputs.size, n_samples
-        return _mixture.sample_rows(self.mixtures(X), *sizes, random_state)
+        samples = _mixture.sample_rows(self.mixtures(X), *sizes, random_state)
+        supports = self.target.recording.supports
+        return samples if supports.is_identity else supports.from_latent(samples)
 
     @inference()
     def means(self, X: Any) -> NDArray[np.float64]:
-        """Compute the conditional means, (n, d)."""
+        """Compute the conditional means of latent targets, (n, d)."""
         means = self._buffer(X)
         for chunk, rows in self._chunks(X, self.pool.floats_per_row):
             means[chunk] = self.pool.mean(rows).T.cpu()
-        shift, scale = map(to_tensor, self.target[:2])
+        shift, scale = map(to_tensor, self.target.scaling[:2])
         return to_numpy(means.mul_(scale).add_(shift))
 
     @inference()
     def means_and_stds(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Compute the conditional means and standard deviations, (n, d)."""
+        """Compute the conditional moments of latent targets, two of (n, d)."""
         means, variances = self._buffer(X), self._buffer(X)
         for chunk, rows in self._chunks(X, self.pool.floats_per_row):
             mean, variance = self.pool.moments(rows)
             means[chunk], variances[chunk] = mean.T.cpu(), variance.T.cpu()
-        shift, scale = map(to_tensor, self.target[:2])
+        shift, scale = map(to_tensor, self.target.scaling[:2])
         means.mul_(scale).add_(shift)
         return to_numpy(means), to_numpy(variances.mul_(scale**2).sqrt_())
 
     @inference()
-    def log_prob(self, X: Any, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Compute the log-density of one y (n, d) for each row of X, (n,), in nats."""
+    def log_prob(self, X: Any, y: Targets) -> NDArray[np.float64]:
+        """Compute the log-likelihood of one y for each row of X, (n,), in nats."""
         log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
         for chunk, rows in self._chunks(X, self.pool.floats_per_row):
-            targets = self.target.transform(y[chunk]).to(rows[0].device)
+            targets = self.target.standardise(y[chunk]).to(rows[0].device)
             log_prob[chunk] = self.pool.log_density(rows, targets).cpu()
-        return to_numpy(log_prob.sub_(self.target.log_scale))
+        return to_numpy(log_prob) + self.target.offset(y)
 
     @inference()
     def held_out_log_prob(
@@ -170,7 +182,7 @@ class ConditionalModel:
         matrices = [
             ViewedMatrix(X, columns[views]) if views else X for views in self.views_of
         ]
-        y = self.target.transform(rows.y)
+        y = self.target.standardise(rows.y)
         log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
         n_folds, n_rows = held_out.rows.shape
         folds = [member_folds(sizes, n_folds) for sizes in self.sizes]
@@ -185,10 +197,10 @@ class ConditionalModel:
                 terms = network.terms(
                     take_rows(matrix, of_member, fold), take_rows(y, of_member)
                 )
-                parts.append(terms.log_density(y.shape[1]))
+                parts.append(terms.log_density())
             pooled = pooling.pool(torch.cat(parts))
             log_prob[index[counts]] = pooled[counts]
-        return to_numpy(log_prob - self.target.log_scale)
+        return to_numpy(log_prob) + self.target.offset(rows.y)
 
     def attributes(self) -> dict[str, Any]:
         """Return the public attributes of an estimator that describe its model."""
@@ -200,8 +212,8 @@ class ConditionalModel:
             "X_scale_": self.features.scale,
             "X_knees_": self.features.knees,
             "X_spread_": self.features.spread,
-            "y_mean_": self.target.mean,
-            "y_scale_": self.target.scale,
+            "y_mean_": self.target.scaling.mean,
+            "y_scale_": self.target.scaling.scale,
             "n_outputs_": self.outputs.size,
             "n_components_": self.n_components,
         } | ({} if names is None else {"output_names_": names})
@@ -229,9 +241,8 @@ class ConditionalModel:
         pool = NetworkPool(networks).to("cpu", torch.float64)
         parameters = state["parameters"]
         pool.load_state_dict({name: to_tensor(p) for name, p in parameters.items()})
-        features, target = (
-            Scaling.from_state(state[part]) for part in ("features", "target")
-        )
+        features = Scaling.from_state(state["features"])
+        target = TargetTransform.from_state(state["target"])
         names = state["output_names"]
         outputs = Outputs(
             tuple(state["event_shape"]), None if names is None else tuple(names)
@@ -312,8 +323,8 @@ def unpack_state(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
         state = _updated(state)
     if version < 4:
         state = _with_portfolio(state)
-    if version < 5 and "_model" in state:
-        state["_model"] = _with_parts(state["_model"])
+    if version < 5:
+        state = _with_target_transform(state)
     if "_model" in state:
         model = ConditionalModel.from_state(state["_model"])
         state |= model.attributes() | {"_model": model}
@@ -345,11 +356,27 @@ def _with_portfolio(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def _with_parts(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring a model of form 4, in which a network has one view or none, up to date."""
+def _with_target_transform(state: dict[str, Any]) -> dict[str, Any]:
+    """Bring a state of form 4 up to date.
+
+    Its targets are exact numbers, and a network has one view or none.
+    """
+    state = {"target_support": None, "target_resolution": None} | state
+    if "_model" not in state:
+        return state
+    model = dict(state["_model"])
     views_of = model.get("views_of", [None] * len(model["structures"]))
-    parts = [() if view is None else (view,) for view in views_of]
-    return {"views": {}} | dict(model) | {"views_of": parts}
+    scaling = model["target"]
+    size = len(scaling["mean"])
+    target = TargetTransform(
+        Recording.exact(Outputs((size,))),
+        Scaling.from_state(scaling),
+        scaling["mean"],
+        np.abs(scaling["scale"]),
+    )
+    model["target"] = target.to_state()
+    model["views_of"] = [() if view is None else (view,) for view in views_of]
+    return state | {"_model": {"views": {}} | model}
 
 
 def _updated(state: dict[str, Any]) -> dict[str, Any]:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, ClassVar, Literal, Self, overload
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
 
-from skmdn._data.checks import (
-    check_features,
-    check_rows,
-    check_targets,
-    check_validation_rows,
-    weighted_mean,
-)
+from skmdn._data.checks import check_rows, check_validation_rows
 from skmdn._fit.constraints import CONSTRAINTS
 from skmdn._fit.prepare import fitting, prepare
 from skmdn._fit.publishing import FittedStateMixin
-from skmdn._fit.session import FitSession, epoch_task
-from skmdn._mixture import Mixture
-from skmdn._model import ConditionalModel
+from skmdn._fit.session import FitSession
+from skmdn._predicting import PredictionMixin
 from skmdn._utils.compat import CallbackSupportMixin, callbacks_of, fit_context
-from skmdn.density import MixtureDensity
-from skmdn.density._parameters import from_mixture
 
 __all__ = ["MDNRegressor"]
 
@@ -35,6 +24,7 @@ __all__ = ["MDNRegressor"]
 class MDNRegressor(
     CallbackSupportMixin,  # type: ignore[misc]
     FittedStateMixin,
+    PredictionMixin,
     RegressorMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
 ):
@@ -85,6 +75,17 @@ class MDNRegressor(
         standardised rows (n, n_features) to (n, width). These modules replace
         the five parameters above, which are ignored; a linear layer on top of each
         gives the parameters of the mixtures. See `docs/network.md`.
+    target_support : pair, sequence, dict or None, default=None
+        Bounds ``(low, high)`` of the targets, None for an open end: ``(0, None)`` for
+        a positive target, ``(0, 1)`` for a share. One pair holds for every output; a
+        list has one pair or None for each, a dict pairs by name. The density is zero
+        outside: networks predict mixtures over log(y - low), -log(high - y), or the
+        logit. See :doc:`targets </targets>`.
+    target_resolution : float, "auto", sequence, dict or None, default=None
+        Step to which y was recorded, in the unit of y, or one for each output. The
+        likelihood of a row is then the probability of the cell [y - step/2, y + step/2]
+        divided by the step, which spikes cannot raise above 1 / step. "auto" looks for
+        a grid with repeated values.
     reg_covar : float, default=1e-6
         Floor added to the variance of each output given those that explain it, in
         units of the standardised target's variance. It bounds the density.
@@ -199,8 +200,8 @@ class MDNRegressor(
     Networks are overconfident on their training rows. A factor of the precision factors
     and an inverse temperature of the weights are therefore fitted to held-out rows.
 
-    The log-likelihood of a target with few distinct values is not meaningful, because a
-    density can place spikes on them; `fit` warns about it.
+    The log-likelihood of a target with few distinct values is not meaningful without
+    `target_resolution`, because a density can place spikes on them; `fit` warns.
 
     If `torch.distributed` is initialised, as under ``torchrun``, all ranks fit one
     model, each on its own rows: see :mod:`skmdn.distributed`. `batch_size` then counts
@@ -246,6 +247,8 @@ class MDNRegressor(
         activation: str = "silu",
         dropout: float = 0.0,
         network: Callable[[int], torch.nn.Module] | None = None,
+        target_support: Any = None,
+        target_resolution: Any = None,
         reg_covar: float = 1e-6,
         alpha: float = 0.01,
         learning_rate_init: float = 1e-2,
@@ -273,6 +276,8 @@ class MDNRegressor(
         self.activation = activation
         self.dropout = dropout
         self.network = network
+        self.target_support = target_support
+        self.target_resolution = target_resolution
         self.reg_covar = reg_covar
         self.alpha = alpha
         self.learning_rate_init = learning_rate_init
@@ -300,6 +305,7 @@ class MDNRegressor(
         sample_weight: ArrayLike | None = None,
         *,
         groups: Any = None,
+        y_upper: ArrayLike | None = None,
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: ArrayLike | None = None,
@@ -311,12 +317,18 @@ class MDNRegressor(
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets. If y is one-dimensional, predictions have no output axis.
+            Targets. If y is one-dimensional, predictions have no output axis. With
+            several outputs, NaN means that this one was not observed in this row: the
+            likelihood is then that of the others.
         sample_weight : array-like of shape (n_samples,), default=None
             Repetitions of each row, not necessarily integers.
         groups : array-like of shape (n_samples,), default=None
             Label of the group of each row. Rows of one group are never on both sides of
             a split: use it if they depend on each other. See `docs/judging.md`.
+        y_upper : array-like of shape (n_samples,), default=None
+            Upper ends of intervals, for one output: of each target it is only known
+            that it lies in [y, y_upper]. Equal ends mean an observed value; -inf in y
+            or inf in y_upper an open end, a target censored from the left or right.
         X_val, y_val, sample_weight_val : array-like, default=None
             Validation rows that decide when all networks stop, in place of held-out
             training rows.
@@ -328,8 +340,9 @@ class MDNRegressor(
         Raises
         ------
         ValueError
-            If an argument has a wrong shape, or holds NaN or infinity, or if there are
-            fewer than 2 groups.
+            If an argument has a wrong shape, or holds NaN or infinity where it must
+            not, if y lies outside of `target_support`, if an output was never observed,
+            or if there are fewer than 2 groups.
         RanksLostError
             If other ranks that fit the same model failed or died.
         KeyboardInterrupt
@@ -342,13 +355,16 @@ class MDNRegressor(
             training diverges repeatedly; the best weights are kept.
         UserWarning
             If there are few rows, or few of them have nearly all the weight; if an
-            output has few distinct values, so that its log-likelihood is not
-            meaningful; if rows lie far outside the scale of the networks.
+            output has few distinct values and no `target_resolution`, so that its
+            log-likelihood is not meaningful; if no output of some rows was observed; if
+            rows lie far outside the scale of the networks.
         """
         with fitting() as ranks:
             start = getattr(self, "_model", None) if self.warm_start else None
-            known = start and start.outputs
-            checked = check_rows(self, X, y, sample_weight, ranks, known, groups)
+            known = start and start.fitted
+            checked = check_rows(
+                self, X, y, sample_weight, ranks, known, groups, y_upper
+            )
             validation = check_validation_rows(
                 self, checked, X_val, y_val, sample_weight_val
             )
@@ -361,7 +377,7 @@ class MDNRegressor(
             hooks = {
                 "estimator": self,
                 "X": data.given.X,
-                "y": data.outputs.squeeze(data.given.y),
+                "y": checked.y,
                 "metadata": None if sample_weight is None else weight,
             }
             task = self._init_callback_context(max_subtasks=data.settings.max_iter)
@@ -376,7 +392,12 @@ class MDNRegressor(
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
-        self, X: Any, y: Any, sample_weight: ArrayLike | None = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        y_upper: ArrayLike | None = None,
     ) -> Self:
         """Train for one pass over the given rows, for data that arrive in pieces.
 
@@ -389,9 +410,11 @@ class MDNRegressor(
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
+            Targets, as in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             Repetitions of each row.
+        y_upper : array-like of shape (n_samples,), default=None
+            Upper ends of intervals, as in `fit`.
 
         Returns
         -------
@@ -420,8 +443,10 @@ class MDNRegressor(
             "learning_rate": "constant",
         }
         with fitting() as ranks:
-            known = start and start.outputs
-            checked = check_rows(self, X, y, sample_weight, ranks, known)
+            known = start and start.fitted
+            checked = check_rows(
+                self, X, y, sample_weight, ranks, known, y_upper=y_upper
+            )
             data = prepare(checked, None, params, start, ranks, is_piece=True)
             session = FitSession(
                 data,
@@ -439,205 +464,11 @@ class MDNRegressor(
         self._publish(checked.feature_attributes | result.attributes() | state)
         return self
 
-    # -- predicting --------------------------------------------------------------
-
-    @overload
-    def predict(
-        self,
-        X: Any,
-        return_std: Literal[False] = False,
-        return_cov: Literal[False] = False,
-    ) -> NDArray[np.float64]: ...
-    @overload
-    def predict(
-        self, X: Any, return_std: bool = False, return_cov: bool = False
-    ) -> Any: ...
-    def predict(
-        self, X: Any, return_std: bool = False, return_cov: bool = False
-    ) -> Any:
-        """Predict the conditional mean.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Features.
-        return_std, return_cov : bool, default=False
-            Also return the conditional standard deviation of each output, or the
-            conditional covariance of the outputs; not both.
-
-        Returns
-        -------
-        y_mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            In the unit of y.
-        y_std : ndarray of the same shape
-            In the unit of y; only with `return_std`.
-        y_cov : ndarray of shape (n_samples,) or (n_samples, n_outputs, n_outputs)
-            In squared units of y; only with `return_cov`.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator is not fitted.
-        ValueError
-            If X has a wrong shape, or holds NaN or infinity.
-        """
-        if return_std and return_cov:
-            raise ValueError(
-                "At most one of return_std and return_cov can be requested."
-            )
-        model, X = self._predicting(X)
-        if return_cov:
-            densities = (self._density(mixture) for mixture in model.mixtures(X))
-            moments = zip(*((p.mean(), p.cov()) for p in densities), strict=True)
-            return tuple(map(np.concatenate, moments))
-        if return_std:
-            return tuple(map(model.outputs.squeeze, model.means_and_stds(X)))
-        return model.outputs.squeeze(model.means(X))
-
-    @overload
-    def predict_density(self, X: Any, y: None = None) -> MixtureDensity: ...
-    @overload
-    def predict_density(self, X: Any, y: ArrayLike) -> NDArray[np.float64]: ...
-    def predict_density(
-        self, X: Any, y: ArrayLike | None = None
-    ) -> MixtureDensity | NDArray[np.float64]:
-        """Predict the conditional density, or its values.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Value of the targets for each row of X.
-
-        Returns
-        -------
-        density : MixtureDensity, or ndarray of shape (n_samples,)
-            Without `y` the density itself; with `y` the values p(y | x), in one
-            over the unit of y.
-        """
-        if y is not None:
-            return np.exp(self.score_samples(X, y))
-        model, X = self._predicting(X)
-        return self._density(model.mixture(X))
-
-    def score_samples(self, X: Any, y: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Compute the log-density of y given x, or the one that the model expects.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Value of the targets for each row of X.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            In nats, higher is better. With `y`, log p(y | x); without, minus
-            the conditional entropy (:meth:`MixtureDensity.entropy`), which is high
-            where the model is certain.
-        """
-        model, X = self._predicting(X)
-        if y is None:
-            densities = map(self._density, model.mixtures(X))
-            return -np.concatenate([density.entropy() for density in densities])
-        return model.log_prob(X, check_targets(self, model.outputs, X, y))
-
-    def sample(
-        self, X: Any, n_samples: int = 1, random_state: Any = None
-    ) -> NDArray[np.float64]:
-        """Draw targets from the conditional density.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_rows, n_features)
-            Features.
-        n_samples : int, default=1
-            Draws for each row.
-        random_state : int, RandomState, Generator or None, default=None
-            Seed. With `None` every call gives new draws.
-
-        Returns
-        -------
-        y : ndarray of shape (n_rows, n_samples) or (n_rows, n_samples, n_outputs)
-            Independent draws, in the unit of y.
-        """
-        model, X = self._predicting(X)
-        return model.outputs.squeeze(model.sample(X, n_samples, random_state))
-
-    def score(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> float:
-        """Compute the mean log-likelihood, as :meth:`GaussianMixture.score` does.
-
-        `cross_val_score` and `GridSearchCV` therefore cross-validate the negative
-        log-likelihood without further arguments; R2 is `scoring="r2"`.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the mean.
-
-        Returns
-        -------
-        score : float
-            In nats; higher is better.
-        """
-        model, X = self._predicting(X)
-        y = check_targets(self, model.outputs, X, y)
-        return weighted_mean(model.log_prob(X, y), sample_weight)
-
     # -- privates ----------------------------------------------------------------
-
-    def _train(
-        self,
-        session: FitSession,
-        feature_attributes: dict[str, Any],
-        task: Any,
-        hooks: dict[str, Any],
-    ) -> None:
-        """Run epochs until the session is over, and publish its result."""
-        try:
-            while not session.is_over:
-                with epoch_task(session, feature_attributes, task, hooks):
-                    session.step()
-                session.agree()
-        except KeyboardInterrupt:
-            # Other ranks are in the middle of a step, and cannot finish.
-            if session.data.ranks.size == 1 and session.n_epochs > 0:
-                session.stop()
-                result = session.finish()
-                self._publish(feature_attributes | result.attributes())
-                with suppress(Warning):  # even if warnings are errors
-                    result.issue_warnings()
-            raise
-        result = session.finish()
-        result.issue_warnings()
-        before = dict(vars(self))
-        self._publish(feature_attributes | result.attributes())
-        try:
-            task.call_on_fit_task_end(**hooks)
-        except Exception:  # a callback failed, and so does the fit
-            self.__dict__ = before
-            raise
 
     def _parameters(self) -> dict[str, Any]:
         """Return all parameters, also those that a subclass does not expose."""
         return {name: getattr(self, name) for name in CONSTRAINTS}
-
-    def _density(self, mixture: Mixture) -> MixtureDensity:
-        return from_mixture(MixtureDensity, mixture, self._model.outputs)
-
-    def _predicting(self, X: Any) -> tuple[ConditionalModel, Any]:
-        """Return the fitted model on the device that predicts, and checked rows."""
-        check_is_fitted(self)
-        X = check_features(self, X)
-        return self._model.on(self.device), X
 
     # -- tags --------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def fit(
     *,
     sample_weight: Any = None,
     groups: Any = None,
+    y_upper: Any = None,
 ) -> MDNRegressor:
     """Fit one model on the workers that hold the rows.
 
@@ -69,6 +71,8 @@ def fit(
     groups : dask array of shape (n_samples,) or series, default=None
         Label of the group of each row, with the same partitions as X. Rows of a group
         are held out together, on whatever workers they are.
+    y_upper : dask array of shape (n_samples,) or series, default=None
+        Upper ends of intervals that contain the targets, with the same partitions as X.
 
     Returns
     -------
@@ -79,8 +83,8 @@ def fit(
     Raises
     ------
     ValueError
-        If X, y, sample_weight and groups are not partitioned alike, or for the same
-        reasons as in `MDNRegressor.fit`.
+        If the arguments are not partitioned alike, or for the same reasons as in
+        `MDNRegressor.fit`.
     RanksLostError
         If a worker dies during training. Dask computes its partitions again, but not
         the networks: call `fit` again, with a `skmdn.callbacks.Checkpoint` whose path
@@ -118,7 +122,7 @@ def fit(
             f"estimator must be an MDNRegressor, got {type(estimator).__name__}."
         )
     client = client or default_client()
-    optional = {"sample_weight": sample_weight, "groups": groups}
+    optional = {"sample_weight": sample_weight, "groups": groups, "y_upper": y_upper}
     given = {name: data for name, data in optional.items() if data is not None}
     others = {"y": y} | given
     shards = _shards(client, _partitions(X, **others))
@@ -144,7 +148,9 @@ def predict(estimator: MDNRegressor, X: Any) -> Any:
     return _map(MDNRegressor.predict, estimator, X, shape=_output_shape(estimator))
 
 
-def score_samples(estimator: MDNRegressor, X: Any, y: Any = None) -> Any:
+def score_samples(
+    estimator: MDNRegressor, X: Any, y: Any = None, *, y_upper: Any = None
+) -> Any:
     """Compute log p(y | x), or its expectation if y is None, lazily.
 
     Parameters
@@ -155,15 +161,18 @@ def score_samples(estimator: MDNRegressor, X: Any, y: Any = None) -> Any:
         Features.
     y : dask array, series or data frame, default=None
         Targets of each row of X, with the same partitions.
+    y_upper : dask array or series, default=None
+        Upper ends of intervals that contain the targets, with the same partitions.
 
     Returns
     -------
     log_density : dask array of shape (n_samples,)
-        Log-density in nats; greater is better. See
+        Log-likelihood in nats; greater is better. See
         :meth:`MDNRegressor.score_samples`.
     """
-    others = {} if y is None else {"y": y}
-    return _map(MDNRegressor.score_samples, estimator, X, **others)
+    given = {"y": y, "y_upper": y_upper}
+    others = {name: data for name, data in given.items() if data is not None}
+    return _map(partial(_score_samples, tuple(others)), estimator, X, **others)
 
 
 def sample(
@@ -265,6 +274,13 @@ def _output_shape(estimator: MDNRegressor) -> tuple[int, ...]:
     check_is_fitted(estimator)
     shape: tuple[int, ...] = estimator._model.outputs.event_shape
     return shape
+
+
+def _score_samples(
+    names: tuple[str, ...], estimator: MDNRegressor, X: Any, *others: Any
+) -> Any:
+    """Score a block, with the arguments of these names."""
+    return estimator.score_samples(X, **dict(zip(names, others, strict=True)))
 
 
 def _sample(

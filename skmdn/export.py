@@ -34,7 +34,9 @@ def to_onnx(estimator: MDNRegressor, path: str | os.PathLike[str]) -> None:
     :class:`MixtureDensity`: `weights` (n_samples, K), `means`
     (n_samples, K, n_outputs) and `precision_factors`
     (n_samples, K, n_outputs, n_outputs), in the unit of y. If y was one-dimensional,
-    all three have the shape (n_samples, K).
+    all three have the shape (n_samples, K). With `target_support` they are those of the
+    latent mixture: its bounds are in the metadata, as JSON, and
+    ``TransformedDensity(latent, bounds)`` is the density.
 
     Parameters
     ----------
@@ -140,7 +142,8 @@ class _Served(nn.Module):
         super().__init__()
         self.pool = deepcopy(model.pool).requires_grad_(False)
         self.outputs = model.outputs
-        for name, scaling in (("X", model.features), ("y", model.target)):
+        scalings = {"X": model.features, "y": model.target.scaling}
+        for name, scaling in scalings.items():
             self.register_buffer(f"{name}_mean", to_tensor(scaling.mean))
             self.register_buffer(f"{name}_scale", to_tensor(scaling.scale))
         self.register_buffer("X_knees", to_tensor(model.features.knees))
@@ -165,6 +168,9 @@ def _metadata(estimator: MDNRegressor) -> dict[str, str]:
         "output_names": getattr(estimator, "output_names_", None),
     }
     known = {key: json.dumps(list(n)) for key, n in names.items() if n is not None}
+    supports = estimator._model.target.recording.supports
+    if not supports.is_identity:
+        known["target_support"] = json.dumps(supports.to_state())
     return {"skmdn": __version__} | known
 
 

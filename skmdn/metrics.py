@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
@@ -15,11 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmdn import _mixture
 from skmdn._data.checks import weighted_mean
-from skmdn._data.conversion import as_real
-from skmdn._mixture import Mixture
-from skmdn._utils.arrays import check_n_samples, row_chunks
-from skmdn.density import ConditionalDensity, MixtureDensity
+from skmdn._joint_scores import energy_score, variogram_score
+from skmdn._utils.arrays import make_seed
+from skmdn.density import ConditionalDensity
+from skmdn.density.recorded import RecordedDensity
 from skmdn.density.rowwise import as_observations, check_one_output, map_rows
+from skmdn.density.transformed import Density
 
 __all__ = [
     "coverage",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
+def predict_density(estimator: Any, X: ArrayLike) -> Density:
     """Predict the conditional density of y by an estimator, pipeline or search.
 
     Parameters
@@ -49,7 +49,8 @@ def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
 
     Returns
     -------
-    density : MixtureDensity
+    density : MixtureDensity or TransformedDensity
+        The second where the outputs have bounds.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
     MixtureDensity(n_rows=3, n_components=96, n_outputs=1)
     """
     if hasattr(estimator, "predict_density"):
-        density: MixtureDensity = estimator.predict_density(X)
+        density: Density = estimator.predict_density(X)
         return density
     if hasattr(estimator, "best_estimator_"):
         return predict_density(estimator.best_estimator_, X)
@@ -79,7 +80,8 @@ def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
         raise TypeError(
             "A TransformedTargetRegressor transforms y, and the density of y itself "
             "is in general not a Gaussian mixture. Remove the wrapper: MDNRegressor "
-            "standardises y itself. For the density of the transformed y, pass the "
+            "standardises y itself, and target_support=(0, None) takes logarithms of "
+            "positive targets. For the density of the transformed y, pass the "
             "attribute regressor_."
         )
     raise TypeError(
@@ -88,20 +90,25 @@ def predict_density(estimator: Any, X: ArrayLike) -> MixtureDensity:
     )
 
 
-def log_score(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
+def log_score(
+    y: ArrayLike, density: ConditionalDensity | RecordedDensity
+) -> NDArray[np.float64]:
     """Compute the negative log-density of y.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, n_outputs)
         Observed values, one for each row.
-    density : ConditionalDensity
+    density : ConditionalDensity or RecordedDensity
         Predicted density.
 
     Returns
     -------
     score : ndarray of shape (n,)
-        In nats; lower is better.
+        In nats; lower is better. Of a RecordedDensity it is minus the logarithm of the
+        probability of y divided by the step, the mean density in the cell: it is
+        comparable with the score of densities, and spikes cannot lower it without
+        bound.
 
     Examples
     --------
@@ -111,20 +118,26 @@ def log_score(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
     array([0.9189])
     """
     points = as_observations(y, density)
-    return -density.logpdf(density.outputs.squeeze(points))
+    values = density.outputs.squeeze(points)
+    if isinstance(density, RecordedDensity):
+        score: NDArray[np.float64] = np.log(density.step) - density.logpmf(values)
+        return score
+    return -density.logpdf(values)
 
 
-def crps(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
+def crps(y: ArrayLike, density: Density | RecordedDensity) -> NDArray[np.float64]:
     """Compute the continuous ranked probability score of one output.
 
-    The integral over t of (cdf(t) - 1[y <= t])^2, in closed form. For a point
-    forecast it is the absolute error.
+    The integral over t of (cdf(t) - 1[y <= t])^2. For a point forecast it is the
+    absolute error. In closed form, but for an output in an interval by quadrature with
+    a relative error below 1e-10. Of a RecordedDensity it is that of the recorded
+    values, see :meth:`RecordedDensity.crps`.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, 1)
         Observed values, one for each row.
-    density : MixtureDensity
+    density : MixtureDensity, TransformedDensity or RecordedDensity
         Predicted density of one output.
 
     Returns
@@ -134,6 +147,10 @@ def crps(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
 
     References
     ----------
+    S. Baran and S. Lerch, "Log-normal distribution based ensemble model output
+    statistics models for probabilistic wind-speed forecasting", Quarterly Journal of
+    the Royal Meteorological Society 141, 2015.
+
     E. P. Grimit et al., "The continuous ranked probability score for circular
     variables and its application to mesoscale forecast ensemble verification",
     Quarterly Journal of the Royal Meteorological Society 132, 2006.
@@ -147,154 +164,19 @@ def crps(y: ArrayLike, density: MixtureDensity) -> NDArray[np.float64]:
     """
     points = as_observations(y, density, finite=True)
     check_one_output("crps", density.outputs)
-    n_points = density.n_components
-    return map_rows(_mixture.crps, density.mixture, points, axis=-1, n_points=n_points)
-
-
-@overload
-def energy_score(
-    y: ArrayLike,
-    density: MixtureDensity,
-    *,
-    n_samples: int = ...,
-    random_state: Any = ...,
-    return_error: Literal[False] = ...,
-) -> NDArray[np.float64]: ...
-
-
-@overload
-def energy_score(
-    y: ArrayLike,
-    density: MixtureDensity,
-    *,
-    n_samples: int = ...,
-    random_state: Any = ...,
-    return_error: Literal[True],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
-
-
-def energy_score(
-    y: ArrayLike,
-    density: MixtureDensity,
-    *,
-    n_samples: int = 256,
-    random_state: Any = 0,
-    return_error: bool = False,
-) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the energy score E|Y - y| - E|Y - Y'| / 2 by sampling.
-
-    It generalises the CRPS to several outputs. Distances are Euclidean, so the
-    outputs should have comparable units.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,) or (n, n_outputs)
-        Observed values, one for each row.
-    density : MixtureDensity
-        Predicted density.
-    n_samples : int, default=256
-        Draws per row. All pairs of draws are used, and the estimate is unbiased.
-    random_state : int, RandomState, Generator or None, default=0
-        Seed of the draws.
-    return_error : bool, default=False
-        Whether to return the standard error of each score as well.
-
-    Returns
-    -------
-    score : ndarray of shape (n,)
-        In the unit of y; lower is better.
-    error : ndarray of shape (n,)
-        Monte Carlo standard error, in the unit of y; only with `return_error`. It
-        decreases with the square root of `n_samples`.
-
-    References
-    ----------
-    T. Gneiting and A. E. Raftery, "Strictly proper scoring rules, prediction, and
-    estimation", Journal of the American Statistical Association 102, 2007.
-
-    Examples
-    --------
-    >>> from skmdn import MixtureDensity
-    >>> from skmdn.metrics import energy_score
-    >>> density = MixtureDensity([[1.0]], [[[0.0, 0.0]]], [[[[1.0, 0.0], [0.0, 1.0]]]])
-    >>> score, error = energy_score([[0.0, 0.0]], density, return_error=True)
-    >>> bool(abs(score[0] - 0.3671) < 4 * error[0])
-    True
-    """
-    points = as_observations(y, density, finite=True)
-    n_samples = check_n_samples(n_samples, least=2)
-    # The score of Y and y is that of Y - y and 0, whose draws keep their digits.
-    means = density.mixture.means - points[:, None]
-    n_rows = len(means)
-    shifted = Mixture(
-        density.mixture.log_weights.expand(n_rows, -1),
-        means,
-        density.mixture.precision_factors.expand(n_rows, -1, -1, -1),
-    )
-    draws = _mixture.sample_rows(
-        [shifted], n_rows, density.n_outputs, n_samples, random_state
-    )
-    samples = torch.from_numpy(draws)
-    scores = torch.empty((2, n_rows), dtype=torch.float64, device="cpu")
-    # The distances of all pairs of draws are held at once.
-    for rows in row_chunks(n_rows, 8 * n_samples**2):
-        scores[:, rows] = _mixture.energy_score(samples[rows])
-    score, error = scores.numpy()
-    return (score, error) if return_error else score
-
-
-def variogram_score(
-    y: ArrayLike, density: MixtureDensity, *, order: float = 0.5
-) -> NDArray[np.float64]:
-    """Compute the variogram score, of the differences between outputs.
-
-    The sum over pairs of outputs of ``(|y_i - y_j|^p - E|Y_i - Y_j|^p)^2``. It is
-    more sensitive to wrong correlations than the energy score, and insensitive to a
-    shift that all outputs share.
-
-    Parameters
-    ----------
-    y : array-like of shape (n, n_outputs)
-        Observed values, one for each row.
-    density : MixtureDensity
-        Predicted density of at least two outputs.
-    order : float, default=0.5
-        The power p, positive.
-
-    Returns
-    -------
-    score : ndarray of shape (n,)
-        In the unit of y to the power 2 p; lower is better. There is no Monte Carlo
-        error: a difference of outputs is a Gaussian mixture, whose absolute moments
-        have a closed form.
-
-    References
-    ----------
-    M. Scheuerer and T. M. Hamill, "Variogram-based proper scoring rules for
-    probabilistic forecasts of multivariate quantities", Monthly Weather Review
-    143, 2015.
-
-    Examples
-    --------
-    >>> from skmdn import MixtureDensity
-    >>> from skmdn.metrics import variogram_score
-    >>> cov = [[[[1.0, 0.0], [0.0, 1.0]]]]
-    >>> density = MixtureDensity.from_covariances([[1.0]], [[[0.0, 0.0]]], cov)
-    >>> variogram_score([[1.0, 0.0]], density, order=1).round(4)
-    array([0.0165])
-    """
-    points = as_observations(y, density, finite=True)
-    if density.n_outputs < 2:
-        raise ValueError("variogram_score needs at least two outputs, got one.")
-    power = as_real("order", order)
-    if power.ndim or not power > 0:
-        raise ValueError(f"order must be a positive number, got {order!r}.")
-    score = partial(_mixture.variogram_score, order=float(power))
-    return map_rows(score, density.mixture, points, axis=-1, n_points=density.n_outputs)
+    if isinstance(density, RecordedDensity):
+        return density.crps(density.outputs.squeeze(points))
+    n_points, bounds = density.n_components, density.supports.bounds
+    score = _mixture.crps
+    if bounds is not None:
+        score = partial(_mixture.bounded_crps, bounds=bounds)
+    return map_rows(score, density.mixture, points, axis=-1, n_points=n_points)
 
 
 def interval_score(
-    y: ArrayLike, density: ConditionalDensity, confidence: ArrayLike = 0.9
+    y: ArrayLike,
+    density: ConditionalDensity | RecordedDensity,
+    confidence: ArrayLike = 0.9,
 ) -> NDArray[np.float64]:
     """Compute the interval score of the central interval of one output.
 
@@ -305,7 +187,7 @@ def interval_score(
     ----------
     y : array-like of shape (n,) or (n, 1)
         Observed values, one for each row.
-    density : ConditionalDensity
+    density : ConditionalDensity or RecordedDensity
         Predicted density of one output.
     confidence : float or array-like of shape (m,), default=0.9
         Probability of the interval, in [0, 1).
@@ -342,28 +224,34 @@ def interval_score(
 
 def coverage(
     y: ArrayLike,
-    density: ConditionalDensity,
+    density: ConditionalDensity | RecordedDensity,
     confidence: ArrayLike = 0.9,
     *,
-    region: str = "hdr",
-) -> NDArray[np.bool_]:
+    region: str | None = None,
+) -> NDArray[Any]:
     """Return whether y lies in the predicted region of the given probability.
+
+    A region of a RecordedDensity holds whole cells, and covers more than the given
+    probability. The result is therefore the share of the cell of y, by probability,
+    that lies in the central interval of the density before rounding.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, n_outputs)
         Observed values, one for each row.
-    density : ConditionalDensity
+    density : ConditionalDensity or RecordedDensity
         Predicted density.
     confidence : float or array-like of shape (m,), default=0.9
         Probability of the region, in [0, 1].
-    region : {"hdr", "interval"}, default="hdr"
+    region : {"hdr", "interval"}, default=None
         Highest-density region, for any number of outputs, or central interval, for
-        one output.
+        one output. By default "hdr", but "interval" for a RecordedDensity, which has
+        no other.
 
     Returns
     -------
     covered : ndarray of bool of shape (n,), or (m, n) for several confidences
+        Shares in [0, 1] for a RecordedDensity.
         The mean of a calibrated density is `confidence`; it is lower where the
         density is overconfident, and higher where it is underconfident.
 
@@ -376,7 +264,13 @@ def coverage(
     array([ True, False])
     """
     points = as_observations(y, density)
-    if region == "hdr":
+    if isinstance(density, RecordedDensity):
+        if region not in (None, "interval"):
+            raise ValueError(
+                f"region must be 'interval' for a RecordedDensity, got {region!r}."
+            )
+        return density.share_inside(density.outputs.squeeze(points), confidence)
+    if region in (None, "hdr"):
         return density.in_hdr(density.outputs.squeeze(points), confidence)
     if region != "interval":
         raise ValueError(f"region must be 'hdr' or 'interval', got {region!r}.")
@@ -387,7 +281,7 @@ def coverage(
 
 
 def _interval_of_rows(
-    density: ConditionalDensity, confidence: ArrayLike
+    density: ConditionalDensity | RecordedDensity, confidence: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the central interval of one output without an output axis."""
     low, high = density.interval(confidence)
@@ -395,18 +289,25 @@ def _interval_of_rows(
     return low.reshape(shape), high.reshape(shape)
 
 
-def pit(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
+def pit(
+    y: ArrayLike,
+    density: ConditionalDensity | RecordedDensity,
+    random_state: Any = None,
+) -> NDArray[np.float64]:
     """Compute the probability integral transform of y.
 
     It is the cdf of one output. For several outputs it is the Rosenblatt transform:
-    the cdf of each output given those before it.
+    the cdf of each output given those before it. For a RecordedDensity it is drawn
+    uniformly between the values of the cdf at the ends of the cell of y.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, n_outputs)
         Observed values, one for each row.
-    density : ConditionalDensity
+    density : ConditionalDensity or RecordedDensity
         Predicted density.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the draws for a RecordedDensity; nothing is drawn for densities.
 
     Returns
     -------
@@ -418,6 +319,9 @@ def pit(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
     M. Rosenblatt, "Remarks on a multivariate transformation", Annals of
     Mathematical Statistics 23, 1952.
 
+    C. Czado, T. Gneiting and L. Held, "Predictive model assessment for count data",
+    Biometrics 65, 2009.
+
     Examples
     --------
     >>> from skmdn import MixtureDensity
@@ -425,7 +329,10 @@ def pit(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
     >>> pit([0.0], MixtureDensity([[1.0]], [[0.0]], [[1.0]]))
     array([0.5])
     """
-    points = as_observations(y, density)
+    points, seed = as_observations(y, density), make_seed(random_state)
+    if isinstance(density, RecordedDensity):
+        draws = density.pit(density.outputs.squeeze(points), seed)
+        return draws.reshape(-1, *density.outputs.event_shape)
     if density.n_outputs == 1:
         cdf = density.cdf(density.outputs.squeeze(points))
         return cdf.reshape(-1, *density.outputs.event_shape)
@@ -443,16 +350,21 @@ def pit(y: ArrayLike, density: ConditionalDensity) -> NDArray[np.float64]:
 class _DensityScorer:
     """Scorer that returns the negative mean of a score; greater is better."""
 
-    def __init__(
-        self, score: Callable[[ArrayLike, MixtureDensity], NDArray[np.float64]]
-    ) -> None:
+    def __init__(self, score: Callable[[ArrayLike, Any], NDArray[np.float64]]) -> None:
         self.score = score
 
     def __call__(
         self, estimator: Any, X: Any, y: Any, sample_weight: Any = None
     ) -> float:
-        score = self.score(y, predict_density(estimator, X))
+        score = self.score(y, self._predict(estimator, X))
         return -weighted_mean(score, sample_weight)
+
+    def _predict(self, estimator: Any, X: Any) -> Density | RecordedDensity:
+        """Predict densities, or distributions of recorded values if y has a step."""
+        density = predict_density(estimator, X)
+        is_recorded = density.n_outputs == 1 and density.resolution is not None
+        can_be_recorded = self.score in (log_score, crps)
+        return density.recorded() if is_recorded and can_be_recorded else density
 
     def _accept_sample_weight(self) -> bool:
         """Make scikit-learn's multi-metric scoring pass sample_weight."""

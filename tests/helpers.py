@@ -28,6 +28,9 @@ from torch import nn
 import skmdn
 from skmdn import MDNRegressor, MixtureDensity
 from skmdn._data.checks import check_rows, check_validation_rows
+from skmdn._data.rows import Rows
+from skmdn._data.scaling import Scaling
+from skmdn._data.targets import Targets
 from skmdn._data.views.rows import NormalScores, ViewRows
 from skmdn._fit.prepare import prepare
 from skmdn._fit.session import FitSession
@@ -79,6 +82,23 @@ OTHER_DEFAULTS = {
     "device context": lambda: torch.device("meta"),
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
 }
+
+
+# -- rows --------------------------------------------------------------------------
+
+
+def exact_targets(y):
+    """Return targets y (n, d) that are known exactly."""
+    y = np.asarray(y, dtype=float)
+    return Targets(y, np.zeros(len(y)), y.shape[1])
+
+
+def exact_rows(X, y, weight, groups=None):
+    return Rows(X, exact_targets(y), weight, groups)
+
+
+def scaling_of_targets(rows):
+    return Scaling.fit_targets(rows.y.points, rows.weight)
 
 
 # -- the repository and other processes ------------------------------------------

@@ -19,7 +19,9 @@ from skmdn._data.conversion import (
 )
 from skmdn._data.groups import as_groups
 from skmdn._data.outputs import Outputs, output_names
+from skmdn._data.resolution import per_output
 from skmdn._data.rows import Rows
+from skmdn._data.targets import Recording, Targets
 from skmdn._utils.compat import check_sample_weight
 from skmdn.distributed import ALONE, Ranks
 
@@ -32,12 +34,21 @@ FEATURE_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 # -- rows ------------------------------------------------------------------------
 
 
+class Fitted(NamedTuple):
+    """Targets that an estimator was fitted with: their outputs, and how recorded."""
+
+    outputs: Outputs
+    recording: Recording
+
+
 class CheckedRows(NamedTuple):
-    """Rows to fit, their outputs, and the attributes that describe the features."""
+    """Rows to fit, their targets as given, and what describes targets and features."""
 
     rows: Rows
-    outputs: Outputs
+    y: NDArray[np.float64]
+    fitted: Fitted
     feature_attributes: dict[str, Any]
+    has_intervals: bool = False
 
 
 def check_rows(
@@ -46,16 +57,22 @@ def check_rows(
     y: Any,
     sample_weight: Any,
     ranks: Ranks = ALONE,
-    outputs: Outputs | None = None,
+    fitted: Fitted | None = None,
     groups: Any = None,
+    y_upper: Any = None,
 ) -> CheckedRows:
     """Check rows to fit, and determine their features and outputs.
 
     The estimator is not changed. Given the outputs of networks to continue, the rows
     must be of the same kind as those the estimator was fitted with.
     """
-    if outputs is not None:
-        return check_known_rows(estimator, outputs, X, y, sample_weight, groups=groups)
+    params = estimator.target_support, estimator.target_resolution
+    if fitted is not None:
+        _check_same_recording(params, fitted)
+        checked = check_known_rows(
+            estimator, fitted, X, y, sample_weight, groups=groups, y_upper=y_upper
+        )
+        return checked._replace(rows=_shared(checked.rows, ranks))
     names = output_names(y)
     if names is not None and len(set(names)) < len(names):
         raise ValueError(
@@ -66,32 +83,122 @@ def check_rows(
     # The rows of one rank have a spread together with those of others.
     n_least = 2 if ranks.size == 1 else 1
     # scikit-learn has a message of its own for y=None.
-    y = None if y is None else as_targets("y", y)
-    X, y = _validated("X", draft, X, y, multi_output=True, ensure_min_samples=n_least)
+    y = None if y is None else as_targets("y", y, infinite=y_upper is not None)
+    known = None if y is None else np.where(np.isfinite(y), y, 0.0)
+    X = _validated("X", draft, X, known, multi_output=True, ensure_min_samples=n_least)[
+        0
+    ]
     weight = as_weights("sample_weight", sample_weight, X)
     codes = _codes_of_groups(estimator, groups, len(y))
-    rows = Rows(X, y.reshape(len(y), -1), weight, codes)
-    return CheckedRows(rows, Outputs(y.shape[1:], names), _features_of(draft))
+    outputs = Outputs(y.shape[1:], names)
+    flat = y.reshape(len(y), -1)
+    upper = as_upper("y_upper", y_upper, flat)
+    values = (
+        flat if upper is None else np.where(flat[:, 0] == upper, flat[:, 0], np.nan)
+    )
+    values = values.reshape(flat.shape)
+    if any(isinstance(step, str) for step in per_output(params[1], outputs)):
+        values = np.concatenate(
+            ranks.all_gather(values)
+        )  # the step is that of all rows
+    recording = Recording.of(*params, outputs, values)
+    _check_ends(flat, upper, ranks)
+    rows = _shared(Rows(X, recording.targets("y", flat, upper), weight, codes), ranks)
+    _check_observed(rows, ranks)
+    fitted, attributes = Fitted(outputs, recording), _features_of(draft)
+    return CheckedRows(rows, y, fitted, attributes, _has_intervals(flat, upper, ranks))
 
 
 def check_known_rows(
     estimator: Any,
-    outputs: Outputs,
+    fitted: Fitted,
     X: Any,
     y: Any,
     sample_weight: Any,
     suffix: str = "",
     groups: Any = None,
+    y_upper: Any = None,
 ) -> CheckedRows:
     """Check rows of the kind that an estimator was fitted with.
 
     The suffix ends the names of the arguments in messages.
     """
     X = _validated(f"X{suffix}", estimator, X, reset=False)
-    y = check_targets(estimator, outputs, X, y, suffix)
+    flat = as_known_targets(estimator, fitted.outputs, X, y, y_upper, suffix)
+    upper = as_upper(f"y_upper{suffix}", y_upper, flat)
+    targets = fitted.recording.targets(f"y{suffix}", flat, upper)
     weight = as_weights(f"sample_weight{suffix}", sample_weight, X)
-    rows = Rows(X, y, weight, _codes_of_groups(estimator, groups, len(y)))
-    return CheckedRows(rows, outputs, _features_of(estimator))
+    rows = Rows(X, targets, weight, _codes_of_groups(estimator, groups, len(flat)))
+    y, has_intervals = fitted.outputs.squeeze(flat), _has_intervals(flat, upper)
+    return CheckedRows(rows, y, fitted, _features_of(estimator), has_intervals)
+
+
+def _check_same_recording(params: tuple[Any, Any], fitted: Fitted) -> None:
+    """Refuse to continue networks with other supports or steps."""
+    support, resolution = params
+    outputs, known = fitted.outputs, fitted.recording.resolution.tolist()
+    steps = [
+        (found or None) if isinstance(step, str) else step
+        for step, found in zip(per_output(resolution, outputs), known, strict=True)
+    ]
+    asked = Recording.of(support, steps, outputs, np.zeros((1, outputs.size)))
+    if not asked.is_same(fitted.recording):
+        raise ValueError(
+            f"target_support={support!r} and target_resolution={resolution!r} differ "
+            "from those of the networks to continue. Fit again without them, or "
+            "restore the parameters."
+        )
+
+
+def _has_intervals(
+    y: NDArray[np.float64], upper: NDArray[np.float64] | None, ranks: Ranks = ALONE
+) -> bool:
+    """Whether some targets are known to lie in an interval only."""
+    return bool(ranks.max(upper is not None and (y[:, 0] != upper).any()))
+
+
+def _check_ends(
+    y: NDArray[np.float64], upper: NDArray[np.float64] | None, ranks: Ranks
+) -> None:
+    """Refuse intervals that are all open on the same side."""
+    if not ranks.max(upper is not None):
+        return
+    ends = y[:, 0], y[:, 0] if upper is None else upper
+    has_ends = ranks.max([np.isfinite(end).any() for end in ends])
+    for where, has_end in zip(("below", "above"), has_ends, strict=True):
+        if not has_end:
+            raise ValueError(
+                f"No row of y and y_upper is bounded {where}: nothing is known of how "
+                f"far the targets reach {where}. Give rows whose target was observed, "
+                "or is known to lie in a finite interval."
+            )
+
+
+def _shared(rows: Rows, ranks: Ranks) -> Rows:
+    """Give the targets of all ranks equal blocks, and unobserved rows no weight."""
+    targets = rows.y
+    cells, missing = ranks.max([targets.has_cells, targets.is_observed is not None])
+    targets = targets.with_blocks(cells=bool(cells), observed=bool(missing))
+    known = targets.is_observed
+    if known is None:
+        return rows._replace(y=targets)
+    weight = np.where(known.any(axis=1), rows.weight, 0.0)
+    if not ranks.max(weight.max(initial=0.0)):
+        raise ValueError("y has no observed value in rows of positive weight.")
+    return rows._replace(y=targets, weight=weight)
+
+
+def _check_observed(rows: Rows, ranks: Ranks) -> None:
+    """Refuse outputs that were never observed."""
+    known = rows.y.is_observed
+    if known is None:
+        return
+    n_known = ranks.sum((known & (rows.weight > 0)[:, None]).sum(axis=0))
+    if (n_known == 0).any():
+        raise ValueError(
+            f"y has no observed value in output {int(np.argmin(n_known))}. Give rows "
+            "in which it was observed, or remove the output."
+        )
 
 
 def _codes_of_groups(
@@ -133,8 +240,7 @@ def check_validation_rows(
         )
     draft = _draft(estimator)
     draft.__dict__.update(checked.feature_attributes)
-    outputs = checked.outputs
-    return check_known_rows(draft, outputs, X, y, sample_weight, "_val").rows
+    return check_known_rows(draft, checked.fitted, X, y, sample_weight, "_val").rows
 
 
 def _draft(estimator: Any) -> Any:
@@ -181,11 +287,24 @@ def _validated(name: str, estimator: Any, X: Any, *y: Any, **options: Any) -> An
 
 
 def check_targets(
-    estimator: Any, outputs: Outputs, X: Any, y: Any, suffix: str = ""
+    estimator: Any, fitted: Fitted, X: Any, y: Any, y_upper: Any = None
+) -> Targets:
+    """Check targets of the outputs that an estimator was fitted with."""
+    flat = as_known_targets(estimator, fitted.outputs, X, y, y_upper)
+    return fitted.recording.targets("y", flat, as_upper("y_upper", y_upper, flat))
+
+
+def as_known_targets(
+    estimator: Any,
+    outputs: Outputs,
+    X: Any,
+    y: Any,
+    y_upper: Any = None,
+    suffix: str = "",
 ) -> NDArray[np.float64]:
-    """Check targets of the outputs that an estimator was fitted with, (n, d)."""
+    """Convert targets of known outputs, (n, n_outputs)."""
     name = f"y{suffix}"
-    y = as_targets(name, outputs.align(name, y))
+    y = as_targets(name, outputs.align(name, y), infinite=y_upper is not None)
     check_consistent_length(X, y)
     flat: NDArray[np.float64] = y.reshape(len(y), -1)
     if flat.shape[1] != outputs.size:
@@ -196,15 +315,57 @@ def check_targets(
     return flat
 
 
-def as_targets(name: str, y: Any) -> NDArray[np.float64]:
-    """Convert targets to finite float64 of shape (n,) or (n, d)."""
-    targets = as_real(name, y)
+def as_targets(name: str, y: Any, *, infinite: bool = False) -> NDArray[np.float64]:
+    """Convert targets to float64 of shape (n,) or (n, d).
+
+    NaN is allowed, for an output that was not observed, where there are others.
+    """
+    is_several = _n_columns(y) > 1
+    targets = as_real(name, y, infinite=infinite, missing=is_several)
     if targets.ndim not in (1, 2) or 0 in targets.shape:
         raise ValueError(
             f"{name} must have shape (n_samples,) or (n_samples, n_outputs), "
             f"got {targets.shape}."
         )
     return targets
+
+
+def _n_columns(y: Any) -> int:
+    """Return the number of columns of targets that are not converted yet."""
+    if isinstance(y, (list, tuple)):
+        return len(y[0]) if len(y) and np.ndim(y[0]) == 1 else 1
+    shape: tuple[int, ...] = getattr(y, "shape", ())
+    return int(shape[1]) if len(shape) == 2 else 1
+
+
+def as_upper(
+    name: str, y_upper: Any, y: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Convert upper ends of intervals to (n,); the lower ends are y (n, 1)."""
+    if y_upper is None:
+        return None
+    if y.shape[1] > 1:
+        raise ValueError(
+            f"{name} needs one output, but y has {y.shape[1]}. Fit one estimator for "
+            "each output with intervals."
+        )
+    upper = as_real(name, y_upper, infinite=True)
+    if upper.reshape(len(upper) if upper.ndim else 0, -1).shape != y.shape:
+        raise ValueError(
+            f"{name} must have one value for each of the {len(y)} rows of y, got "
+            f"shape {upper.shape}."
+        )
+    upper, lower = upper.reshape(-1), y[:, 0]
+    is_wrong = (lower > upper) | (lower == np.inf) | (upper == -np.inf)
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise ValueError(
+            f"{name} must not be below y: row {row} has the interval [{lower[row]}, "
+            f"{upper[row]}], and {is_wrong.sum()} rows have no value between y and "
+            f"{name}. Equal ends mean an observed value; -inf in y, or inf in {name}, "
+            "an open end."
+        )
+    return upper
 
 
 def as_weights(name: str, sample_weight: Any, X: Any) -> NDArray[np.float64]:

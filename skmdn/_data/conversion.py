@@ -69,8 +69,10 @@ KINDS_OF_NAMES = {"NAType": MISSING, "Period": TIMES, "Interval": INTERVALS}
 # -- conversion ------------------------------------------------------------------
 
 
-def as_real(name: str, array: Any, *, infinite: bool = False) -> NDArray[np.float64]:
-    """Convert to a C-contiguous float64 array without NaN.
+def as_real(
+    name: str, array: Any, *, infinite: bool = False, missing: bool = False
+) -> NDArray[np.float64]:
+    """Convert to a C-contiguous float64 array.
 
     Parameters
     ----------
@@ -78,8 +80,8 @@ def as_real(name: str, array: Any, *, infinite: bool = False) -> NDArray[np.floa
         Name of the argument, for messages.
     array : array-like
         Array, sequence, number, data frame, series or tensor.
-    infinite : bool, default=False
-        Whether infinite values are allowed.
+    infinite, missing : bool, default=False
+        Whether infinite values are allowed, and missing ones, which become NaN.
 
     Raises
     ------
@@ -96,6 +98,8 @@ def as_real(name: str, array: Any, *, infinite: bool = False) -> NDArray[np.floa
     # Plain arrays of numbers are by far the most frequent.
     if type(array) is not np.ndarray or array.dtype.kind not in NUMERIC_KINDS:
         array = open_array(name, array)
+        if missing:
+            array = _without_markers(array)
         check_cells(name, array)
     is_pandas = hasattr(type(array), "to_numpy") and hasattr(type(array), "isna")
     with np.errstate(over="ignore"):
@@ -107,10 +111,26 @@ def as_real(name: str, array: Any, *, infinite: bool = False) -> NDArray[np.floa
             )
         except OverflowError as exc:
             raise too_large(name) from exc
-    if np.isnan(values).any() if infinite else not np.isfinite(values).all():
+    is_good = np.isfinite(values)
+    if infinite:
+        is_good |= np.isinf(values)
+    if missing:
+        is_good |= np.isnan(values)
+    if not is_good.all():
         labels = list(array.columns) if is_frame(array) else None
-        check_finite(name, _columns(values, labels), infinite=infinite)
+        check_finite(name, _columns(values, labels), infinite=infinite, missing=missing)
     return values
+
+
+def _without_markers(array: Any) -> Any:
+    """Replace markers of missing values in arrays of objects, such as None, by NaN."""
+    if is_frame(array) or getattr(getattr(array, "dtype", None), "kind", "") != "O":
+        return array
+    cells = np.asarray(array, dtype=object).copy()
+    for place, cell in np.ndenumerate(cells):
+        if _kind_of(type(cell)) is MISSING:
+            cells[place] = np.nan
+    return cells
 
 
 def open_array(name: str, array: Any) -> Any:
@@ -268,9 +288,13 @@ def too_large(name: str) -> ValueError:
 
 
 def check_finite(
-    name: str, columns: Iterable[tuple[Any, Any]], *, infinite: bool = False
+    name: str,
+    columns: Iterable[tuple[Any, Any]],
+    *,
+    infinite: bool = False,
+    missing: bool = False,
 ) -> None:
-    """Raise at the first column that contains NaN, or infinity unless it is allowed.
+    """Raise at the first column that contains NaN or infinity, unless it is allowed.
 
     Columns that cannot be converted to numbers are passed over.
     """
@@ -280,7 +304,8 @@ def check_finite(
         except (TypeError, ValueError, OverflowError):
             continue
         for kind, is_bad in ((MISSING, np.isnan(values)), (INFINITE, np.isinf(values))):
-            if is_bad.any() and not (infinite and kind is INFINITE):
+            is_allowed = infinite if kind is INFINITE else missing
+            if is_bad.any() and not is_allowed:
                 row = f" (first in row {is_bad.argmax()})" if values.ndim == 1 else ""
                 raise ValueError(
                     f"Input {name} contains {kind.what}{_in_column(label)}{row}. "

@@ -164,7 +164,7 @@ def _places(
         return torch.randperm(n_rows, generator=generator, device="cpu"), n_rows
     seed = draw_seed(generator)
     hashes = hash_rows(rows.X, rows.positions, start=seed)
-    hashes = hash_rows(rows.y, np.arange(n_rows), start=hashes)
+    hashes = hash_rows(rows.y.table, np.arange(n_rows), start=hashes)
     return torch.from_numpy((hashes >> np.uint64(32)).astype(np.int64)), 2**32
 
 

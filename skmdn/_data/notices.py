@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from skmdn._data.rows import UniqueRows, as_dense, dense_blocks
 from skmdn._data.scaling import KNEE, Scaling
+from skmdn._data.target_transform import TargetTransform
+from skmdn._data.targets import Targets
 from skmdn._utils.warn import Notice
 from skmdn.distributed import Ranks
 
@@ -52,38 +54,55 @@ ROWS_PER_VALUE = 20
 
 
 def notices_of_ties(
-    y: NDArray[np.float64], scale: NDArray[np.float64], reg_covar: float, ranks: Ranks
+    targets: Targets, transform: TargetTransform, reg_covar: float, ranks: Ranks
 ) -> list[Notice]:
     """List the outputs on whose values a density can place spikes.
 
-    An output is not listed if `reg_covar`, in units of the squared scale (d,), is as
-    wide as the steps between its values.
+    An output is not listed if it has a resolution, or if `reg_covar`, in units of its
+    squared scale, is as wide as the steps between its values.
     """
-    n_rows = int(ranks.sum(len(y)))
+    n_rows, scale = int(ranks.sum(len(targets))), transform.scaling.scale
+    resolution, supports = transform.recording.resolution, transform.recording.supports
+    latent, is_exact = targets.points, targets.is_exact
     notices = []
-    for j, column in enumerate(y.T):
-        values = np.unique(column)
-        if n_rows < ROWS_PER_VALUE * int(ranks.max(len(values))):
+    for j in np.flatnonzero(resolution == 0):
+        known = np.unique(latent[is_exact[:, j], j])
+        if n_rows < ROWS_PER_VALUE * int(ranks.max(len(known))):
             continue
-        values = np.unique(np.concatenate(ranks.all_gather(values)))
-        if n_rows < ROWS_PER_VALUE * len(values) or len(values) == 1:
+        known = np.unique(np.concatenate(ranks.all_gather(known)))
+        if n_rows < ROWS_PER_VALUE * len(known) or len(known) < 2:
             continue
-        step = np.diff(values).min()
-        floor = step**2 / 12 / scale[j] ** 2
-        if reg_covar >= float(f"{floor:.2g}"):  # rounded as in the message
+        floor = np.diff(known).min() ** 2 / 12 / scale[j] ** 2
+        if reg_covar >= float(f"{floor:.2g}"):
             continue
-        output = "" if y.shape[1] == 1 else f" in output {j}"
+        step = np.diff(supports[j].from_latent(known)).min()
+        output = "" if len(resolution) == 1 else f" in output {j}"
         notices.append(
             Notice(
-                f"y has only {len(values)} distinct values in {n_rows} rows"
+                f"y has only {len(known)} distinct values in {n_rows} rows"
                 f"{output}: a density can place spikes on them, and its "
-                "log-likelihood is then not meaningful. Judge it by the CRPS or by "
-                "the probability of an interval around each value, add uniform noise "
-                f"of width {step:.3g}, or set reg_covar={floor:.2g}, the variance of "
-                "such noise."
+                "log-likelihood is then not meaningful. If y was recorded to a step, "
+                f"set target_resolution, for example to {step:.3g}: the likelihood is "
+                "then that of the recorded values, which is bounded. See "
+                "docs/targets.md."
             )
         )
     return notices
+
+
+def notices_of_unobserved(targets: Targets, ranks: Ranks) -> list[Notice]:
+    """Note rows of which no output was observed."""
+    known = targets.is_observed
+    n_unknown = 0 if known is None else int((~known.any(axis=1)).sum())
+    n_unknown = int(ranks.sum(n_unknown))
+    if n_unknown == 0:
+        return []
+    return [
+        Notice(
+            f"y says nothing about {n_unknown} rows, of which no output was observed: "
+            "they are not used."
+        )
+    ]
 
 
 # -- few rows ----------------------------------------------------------------------
@@ -146,7 +165,7 @@ def notices_of_outliers(
     """
     given = (
         ("X", rows.X, rows.positions, X_REMEDY),
-        ("y", rows.y, np.arange(len(rows.y)), Y_REMEDY),
+        ("y", rows.y.points, np.arange(len(rows.y)), Y_REMEDY),
     )
     notices = []
     for (name, values, index, remedy), scaling, columns in zip(
@@ -181,7 +200,7 @@ def is_outlier(
     If they are more than 1 % of the rows, none is meant: networks learn of the others.
     """
     found = np.zeros(len(rows.y), dtype=bool)
-    given = (rows.X, rows.positions), (rows.y, np.arange(len(rows.y)))
+    given = (rows.X, rows.positions), (rows.y.points, np.arange(len(rows.y)))
     for (values, index), scaling in zip(given, scalings, strict=True):
         edges, _ = _gaps(values, index, scaling, ranks)
         if np.isinf(edges).all():
@@ -280,7 +299,7 @@ def notices_of_scale(
     notices = []
     for name, values, index, scaling, columns in zip(
         ("X" + suffix, "y" + suffix),
-        (rows.X, rows.y),
+        (rows.X, rows.y.points),
         (rows.positions, every_row),
         scalings,
         names,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -27,10 +27,14 @@ class Outputs:
         scalar, ``(d,)`` for a vector of d outputs.
     names : tuple of str, default=None
         Name of each output, where y had names.
+    resolution : tuple of float or None, default=None
+        Step to which each output was recorded, None for an exact one; None if all are
+        exact. Known to densities only.
     """
 
     event_shape: tuple[int, ...]
     names: tuple[str, ...] | None = None
+    resolution: tuple[float | None, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -62,6 +66,10 @@ class Outputs:
         if len(set(positions)) < len(positions):
             raise ValueError(f"Each output may be given once, got {outputs}.")
         return positions
+
+    def others(self, positions: Sequence[int]) -> list[int]:
+        """Return the other positions, rising."""
+        return [j for j in range(self.size) if j not in positions]
 
     def position(self, output: Any) -> int:
         """Return the position of one output given by position or name."""
@@ -128,7 +136,13 @@ class Outputs:
     def select(self, positions: Sequence[int], *, scalar: bool = False) -> Outputs:
         """Return the outputs at some positions, as a vector or one scalar."""
         names = self.names and tuple(self.names[j] for j in positions)
-        return Outputs(() if scalar else (len(positions),), names)
+        steps = self.resolution and tuple(self.resolution[j] for j in positions)
+        return Outputs(() if scalar else (len(positions),), names, steps)
+
+    def recorded_to(self, resolution: NDArray[np.float64]) -> Outputs:
+        """Return the same outputs with steps (d,), zero for exact ones."""
+        steps = tuple(float(step) or None for step in resolution)
+        return replace(self, resolution=steps if any(steps) else None)
 
 
 def output_names(y: Any) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from skmdn._data.robust import limits
+from skmdn._data.targets import Targets
 from skmdn._utils.arrays import row_chunks
 from skmdn.distributed import ALONE, Ranks
 
@@ -18,13 +19,13 @@ SMALLEST_SKEWNESS = 1e-9
 
 
 class Rows(NamedTuple):
-    """Rows as given: X (n, n_features), dense or CSR, y (n, d) and weight (n,).
+    """Rows as given: X (n, n_features), dense or CSR, targets y (n), weight (n,).
 
     `groups` (n,) has the codes of the groups that are held out as a whole, or is None.
     """
 
     X: Any
-    y: NDArray[np.float64]
+    y: Targets
     weight: NDArray[np.float64]
     groups: NDArray[np.uint64] | None = None
 
@@ -44,7 +45,7 @@ class Rows(NamedTuple):
         """
         index = np.arange(len(self.y))
         hashes = np.zeros(len(index), dtype=np.uint64)
-        for part in (self.X, self.y, self.weight[:, None]):
+        for part in (self.X, self.y.table, self.weight[:, None]):
             hashes = hash_rows(part, index, start=hashes)
         if self.groups is not None:
             hashes = _mix_bits(hashes ^ self.groups)
@@ -59,14 +60,14 @@ class UniqueRows(NamedTuple):
     """Unique rows of (X, y) with positive weight, in an order determined by content.
 
     X is the matrix as given, so that it is never copied: unique row i is
-    ``X[positions[i]]``, with targets y (m, d), summed weight (m,) and first position
-    (m,). `group` (n,) has the unique row of each row as given, and -1 where its weight
-    is zero. `codes` (m,) has the codes of the groups that are held out as a whole, or
-    is None; rows of different groups may be equal.
+    ``X[positions[i]]``, with targets y (m), summed weight (m,) and first position (m,).
+    `group` (n,) has the unique row of each row as given, and -1 where its weight is
+    zero. `codes` (m,) has the codes of the groups that are held out as a whole, or is
+    None; rows of different groups may be equal.
     """
 
     X: Any
-    y: NDArray[np.float64]
+    y: Targets
     weight: NDArray[np.float64]
     positions: NDArray[np.intp]
     group: NDArray[np.intp]
@@ -85,12 +86,14 @@ def merge_rows(rows: Rows) -> UniqueRows:
     """
     X, y, weight, groups = rows
     hashes = hash_rows(X, np.arange(len(y)))
-    keys = (y * orientation(np.clip(y, *limits(y, weight)), weight)).T[::-1]
+    points = y.points
+    sign = orientation(np.clip(points, *limits(points, weight)), weight)
+    keys = np.concatenate([points * sign, y.table[:, y.n_outputs :]], axis=1).T[::-1]
     # The last key has priority. Sorting by weight within equal rows fixes the order
     # in which their weights are added.
     codes = () if groups is None else (groups,)
     order = np.lexsort((weight, *codes, *keys, hashes))
-    differs = _differs_from_previous(X, y, hashes, order)
+    differs = _differs_from_previous(X, y.table, hashes, order)
     is_new = differs.copy()
     if groups is not None:
         is_new[1:] |= groups[order[1:]] != groups[order[:-1]]

@@ -112,13 +112,17 @@ class Scaling(NamedTuple):
         return cls(cls.fit("X", *given, ranks, tails.soften).mean, scale, tails)
 
     @classmethod
-    def fit_targets(cls, rows: UniqueRows, ranks: Ranks = ALONE) -> Scaling:
+    def fit_targets(
+        cls,
+        y: NDArray[np.float64],
+        weight: NDArray[np.float64],
+        ranks: Ranks = ALONE,
+    ) -> Scaling:
         """Standardise y, and mirror targets of negative skewness.
 
         Mean, standard deviation and skewness are those of the targets clipped to
         their `limits`, so that one of them cannot set the scale of all.
         """
-        y, weight = rows.y, rows.weight
         low, high = limits(y, weight, ranks, MAX_ROWS)
 
         def clip(y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -318,7 +322,10 @@ Matrix = Tensor | LazyMatrix | ViewedMatrix
 
 
 class ScaledRows(NamedTuple):
-    """Standardised rows: X (n, n_features) and y (n, d) on a device, weight (n,)."""
+    """Standardised rows: X (n, n_features) and targets y on a device, weight (n,).
+
+    `y` (n, n_blocks * n_outputs) is what the likelihood takes; see `TargetTransform`.
+    """
 
     X: Matrix
     y: Tensor
@@ -329,7 +336,7 @@ class ScaledRows(NamedTuple):
         cls,
         rows: UniqueRows,
         features: Scaling,
-        target: Scaling,
+        y: Tensor,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> ScaledRows:
@@ -339,8 +346,8 @@ class ScaledRows(NamedTuple):
             if sparse.issparse(rows.X)
             else features.transform_rows(rows.X, rows.positions, dtype, device)
         )
-        y = target.transform(rows.y)
-        weight = bounded_weight(y.numpy(), rows.weight)
+        points = y[:, : rows.y.n_outputs].numpy()
+        weight = bounded_weight(points, rows.weight)
         return cls(X, y.to(device, dtype), to_tensor(weight))
 
 

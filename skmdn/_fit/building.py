@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skmdn._data.folds import MAX_FOLDS, RowLists, every_row, folds_of, without_next
 from skmdn._data.notices import FEW_ROWS, effective_rows, is_outlier
@@ -20,6 +21,7 @@ from skmdn._data.views.rows import NormalScores, ViewRows
 from skmdn._fit.prepare import FitData
 from skmdn._fit.views import ViewColumns
 from skmdn._training.batches import ListedRows
+from skmdn._training.censored import known_ends
 from skmdn._training.initialization import (
     LinearModels,
     quantile_bins,
@@ -79,7 +81,7 @@ class StackBuilder:
                 draw_seed(copied), stream=data.ranks.rank, device=data.device
             )
         self.rows = self._scaled(data.rows)
-        scalings = data.features, data.target
+        scalings = data.features, data.target.scaling
         self.is_outlier = is_outlier(data.rows, scalings, data.ranks)
         self.n_folds = 1 if folds is None else len(folds[1].rows)
         self.held_out = self._held_out_rows()
@@ -113,7 +115,7 @@ class StackBuilder:
             return ViewColumns({}, {}, self.n_folds)
         rows = data.rows
         # Standardised: mirrored targets are mirrored back.
-        y = data.target.transform(rows.y).numpy()
+        y = data.target.scaling.transform(rows.y.points).numpy()
         scores = next((view.scores for view in known.values()), None)
         scores = scores or NormalScores.fit(y, rows.weight)
         X = self.rows.X
@@ -287,23 +289,48 @@ class StackBuilder:
     def _start(
         self, network: MixtureDensityNetwork, members: slice, kind: Kind
     ) -> None:
-        """Set members to the linear model, or to the mixture of y alone."""
+        """Set members to the linear model, or to the mixture of y alone.
+
+        The points of the targets stand for cells, except for those of one output that
+        are open.
+        """
         data, n_members = self.data, members.stop - members.start
         if kind.is_linear:
-            models = LinearModels.fit(self.rows, self._training_lists(), data.ranks)
+            targets, side = self.rows.y[:, : data.outputs.size], None
+            if data.outputs.size == 1 and data.ranks.max(data.rows.y.is_open.any()):
+                targets, side = known_ends(self.rows.y)
+            rows = self.rows._replace(
+                y=targets,
+                weight=self.rows.weight * torch.from_numpy(self._is_complete),
+            )
+            models = LinearModels.fit(rows, self._training_lists(), data.ranks, side)
             models = models.of(folds_of(n_members, self.n_folds))
             start_at_linear_models(network, members, models, self.generator)
             return
+        points, weight = data.rows.y.points, data.rows.weight * self._is_complete
         mixtures = unconditional_mixtures(
             # Rounded to float32, as in training, because ties influence the clusters.
-            data.target.transform(data.rows.y).float().double().numpy(),
-            data.rows.weight,
+            data.target.scaling.transform(points).float().double().numpy(),
+            weight,
             data.structure["n_components"],
             n_members,
             seed=draw_seed(self.generator, 2**32),
             ranks=data.ranks,
         )
         network.head.start_at(members, *mixtures)
+
+    @cached_property
+    def _is_complete(self) -> NDArray[np.bool_]:
+        """Which rows a start is fitted to: those with all outputs, if they suffice."""
+        rows, ranks = self.data.rows, self.data.ranks
+        every_row = np.ones(len(rows.y), dtype=bool)
+        if rows.y.is_observed is None:
+            return every_row
+        is_complete = rows.y.is_observed.all(axis=1)
+        if ranks.sum(is_complete.sum()) < FEW_ROWS:
+            return every_row
+        n_complete = effective_rows(rows.weight * is_complete, ranks)
+        return np.asarray(is_complete if n_complete >= FEW_ROWS else every_row)
 
     # -- rows --------------------------------------------------------------------
 
@@ -347,7 +374,11 @@ class StackBuilder:
     def _scaled(self, rows: UniqueRows) -> ScaledRows:
         data = self.data
         return ScaledRows.of(
-            rows, data.features, data.target, torch.float32, data.device
+            rows,
+            data.features,
+            data.target.standardise(rows.y),
+            torch.float32,
+            data.device,
         )
 
 

@@ -18,9 +18,10 @@ from skmdn._training.calibration import calibrate, extrapolate
 from skmdn._training.pooling import Pooling, gain_of, stack_weights
 from skmdn._training.stack import Contender, Stack
 from skmdn.distributed import Ranks
-from skmdn.nn.likelihood import Calibration, Terms
+from skmdn.nn.likelihood import Calibration
 from skmdn.nn.network import MixtureDensityNetwork
 from skmdn.nn.pool import NetworkPool
+from skmdn.nn.terms import Terms
 
 # A view is kept if it gains more than this over all other kinds, in standard errors.
 STANDARD_ERRORS = 2.0
@@ -89,8 +90,7 @@ def pool_best_weights(
     of_cases = _shares(weights, [len(item.cases) for item in contenders])
     fold = torch.cat([item.pooling.fold for item in contenders])
     pooling = Pooling.of(fold, len(rows.index), of_cases)
-    parts = zip(*(each.terms for each in candidates), strict=True)
-    terms = Terms(*(torch.cat(part) for part in parts))
+    terms = Terms.cat([each.terms for each in candidates])
     n_all = float(1 / shares.square().sum())
     of_fold, of_all, score = _calibrations(terms, pooling, n_all, rows, ranks)
     own = [each.calibration for each in candidates for _ in range(each.item.n_members)]
@@ -123,8 +123,8 @@ class _Candidate(NamedTuple):
 
 def _candidates(stack: Stack, rows: ListedRows, ranks: Ranks) -> list[_Candidate]:
     """Calibrate each kind of a stack."""
-    network, n_outputs = stack.best_network(), rows.y.shape[1]
-    terms, candidates = stack.terms(network), []
+    network, candidates = stack.best_network(), []
+    terms = stack.terms(network)
     for item in stack.contenders:
         calibration, score, log_density = item.score(terms, rows, ranks)
         disagreement = item.find_disagreement(terms, rows, ranks, score)
@@ -137,7 +137,7 @@ def _candidates(stack: Stack, rows: ListedRows, ranks: Ranks) -> list[_Candidate
                 calibration,
                 score - item.cost,
                 log_density - item.cost + gain,
-                terms.select(item.cases).calibrated(calibration, n_outputs),
+                terms.select(item.cases).calibrated(calibration),
             )
         )
     return candidates
@@ -221,11 +221,10 @@ def _calibrations(
     score : float
         Mean log-likelihood under the former, in nats.
     """
-    n_outputs, n_pooled = rows.y.shape[1], pooling.effective_size
-    start = Calibration()
-    pooled, score = calibrate(terms, rows.weight, pooling, n_outputs, start, ranks)
+    n_pooled = pooling.effective_size
+    pooled, score = calibrate(terms, rows.weight, pooling, Calibration(), ranks)
     if not 1 < n_pooled < n_all:
         return pooled, pooled, score
     weight = rows.weight[pooling.fold] * pooling.log_weights.exp()[:, None]
-    alone, _ = calibrate(terms, weight, pooling.alone(), n_outputs, pooled, ranks)
+    alone, _ = calibrate(terms, weight, pooling.alone(), pooled, ranks)
     return pooled, extrapolate(alone, pooled, n_pooled, n_all), score

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from skmdn._data.checks import FEATURE_ATTRIBUTES, CheckedRows, as_widths
 from skmdn._data.outputs import Outputs
 from skmdn._data.rows import Rows, UniqueRows, merge_rows
 from skmdn._data.scaling import Scaling
+from skmdn._data.target_transform import TargetTransform
 from skmdn._model import ConditionalModel
 from skmdn._training.auto import TrainingSettings, auto_n_components, auto_networks
 from skmdn._training.kinds import (
@@ -26,6 +28,7 @@ from skmdn._utils.arrays import neutral_modes, resolve_device
 from skmdn._utils.persistence import digest
 from skmdn._utils.threads import shared_threads
 from skmdn.distributed import Ranks, join
+from skmdn.nn.head import LARGEST_SCALE
 
 
 @contextmanager
@@ -48,12 +51,31 @@ class FitData:
     rows: UniqueRows
     validation: Rows | None
     features: Scaling
-    target: Scaling
+    target: TargetTransform
     outputs: Outputs
     feature_names: Sequence[str] | None
     start: ConditionalModel | None
     device: torch.device
     ranks: Ranks
+
+    def in_unit_of_y(self, score: float, *, is_held_out: bool = False) -> float:
+        """Convert the mean log-likelihood of standardised targets, in nats.
+
+        Of the rows to train on, or of those that are held out.
+        """
+        if not is_held_out or self.validation is None:
+            return score + self._offset
+        return score + self._offset_of_validation
+
+    @cached_property
+    def _offset(self) -> float:
+        return self.target.mean_offset(self.rows.y, self.rows.weight, self.ranks)
+
+    @cached_property
+    def _offset_of_validation(self) -> float:
+        assert self.validation is not None
+        rows = self.validation
+        return self.target.mean_offset(rows.y, rows.weight, self.ranks)
 
     def fingerprints(self) -> dict[str, str]:
         """Compute digests of everything that determines the fit, to compare fits."""
@@ -99,14 +121,27 @@ def prepare(
         or if the ranks would not fit the same model.
     """
     _check_agreement(checked, validation is not None, params, start, ranks, callbacks)
-    given, outputs = checked.rows.rescaled(ranks), checked.outputs
+    given, outputs = checked.rows.rescaled(ranks), checked.fitted.outputs
     rows = merge_rows(given)
     n_rows = int(ranks.sum(len(rows.y)))
+    target = (
+        TargetTransform.fit(checked.fitted.recording, rows, ranks)
+        if start is None
+        else start.target
+    )
+    rows = rows._replace(y=target.with_points(rows.y))
     settings = TrainingSettings.resolve(params, n_rows)
     sizes = _sizes(params, n_rows, outputs.size, start)
     n_members = int(sizes.pop("n_estimators"))
     structure = _network_structure(given, outputs, {**params, **sizes})
+    structure["largest_scale"] = (
+        min(LARGEST_SCALE, target.largest_scale(rows.y, rows.weight, ranks))
+        if start is None
+        else next(iter(start.pool)).arguments["largest_scale"]
+    )
     can_view = not (is_piece or ranks.size > 1 or sparse.issparse(given.X))
+    # A view of targets that are not known would be one of what stands for them.
+    can_view &= rows.y.is_observed is None and not checked.has_intervals
     if start is not None:
         _check_views(start, can_view=can_view)
         _check_structure(structure, n_members, params["embedding"], start)
@@ -129,7 +164,7 @@ def prepare(
         rows,
         validation and validation.rescaled(ranks),
         Scaling.fit_features(rows, ranks) if start is None else start.features,
-        Scaling.fit_targets(rows, ranks) if start is None else start.target,
+        target,
         outputs,
         checked.feature_attributes.get("feature_names_in_"),
         start,
@@ -163,7 +198,9 @@ def _sizes(
 
 
 def _network_structure(
-    given: Rows, outputs: Outputs, params: Mapping[str, Any]
+    given: Rows,
+    outputs: Outputs,
+    params: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the arguments that the networks of all kinds share, as builtins."""
     return {
@@ -232,7 +269,7 @@ def _check_agreement(
     """Refuse ranks that would not fit the same model in the same steps."""
     if ranks.size == 1:
         return
-    features, outputs = checked.feature_attributes, checked.outputs
+    features, outputs = checked.feature_attributes, checked.fitted.outputs
     inputs = _fit_inputs(params, start) | {
         "features": [features.get(name) for name in FEATURE_ATTRIBUTES],
         "outputs": [outputs.size, outputs.names],

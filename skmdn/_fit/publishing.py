@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from skmdn._fit.session import FitSession, epoch_task
 from skmdn._model import pack_state, unpack_state
 
 # Fitted state that not every fit publishes.
@@ -16,6 +18,38 @@ OPTIONAL_STATE = (
 
 class FittedStateMixin:
     """Publish and store the fitted state of an estimator with a `ConditionalModel`."""
+
+    def _train(
+        self,
+        session: FitSession,
+        feature_attributes: dict[str, Any],
+        task: Any,
+        hooks: dict[str, Any],
+    ) -> None:
+        """Run epochs until the session is over, and publish its result."""
+        try:
+            while not session.is_over:
+                with epoch_task(session, feature_attributes, task, hooks):
+                    session.step()
+                session.agree()
+        except KeyboardInterrupt:
+            # Other ranks are in the middle of a step, and cannot finish.
+            if session.data.ranks.size == 1 and session.n_epochs > 0:
+                session.stop()
+                result = session.finish()
+                self._publish(feature_attributes | result.attributes())
+                with suppress(Warning):  # even if warnings are errors
+                    result.issue_warnings()
+            raise
+        result = session.finish()
+        result.issue_warnings()
+        before = dict(vars(self))
+        self._publish(feature_attributes | result.attributes())
+        try:
+            task.call_on_fit_task_end(**hooks)
+        except Exception:  # a callback failed, and so does the fit
+            self.__dict__ = before
+            raise
 
     def _publish(self, fitted: dict[str, Any]) -> None:
         """Replace the fitted state as a whole."""

@@ -20,6 +20,7 @@ from skmdn._data.notices import (
     notices_of_outliers,
     notices_of_scale,
     notices_of_ties,
+    notices_of_unobserved,
 )
 from skmdn._data.views import VIEWS
 from skmdn._fit.building import as_unique
@@ -141,8 +142,9 @@ class FitSession:
         notices = notices_of_few_rows(rows.weight, ranks, is_piece=is_piece)
         if not is_piece:
             floor = data.params["reg_covar"]
-            notices += notices_of_ties(rows.y, data.target.scale, floor, ranks)
-        scalings = data.features, data.target
+            notices += notices_of_ties(rows.y, data.target, floor, ranks)
+            notices += notices_of_unobserved(data.given.y, ranks)
+        scalings = data.features, data.target.scaling
         names = data.feature_names, data.outputs.names
         if data.start is None:
             notices += notices_of_outliers(rows, scalings, names, ranks)
@@ -218,7 +220,7 @@ class FitSession:
             self.notices.append(_divergence())
             return
         loss = float(np.average(losses, weights=sizes))
-        self.history.losses.append(loss - portfolio.in_unit_of_y(0.0))
+        self.history.losses.append(-self.data.in_unit_of_y(-loss))
         score = portfolio.update(self.n_epochs, -loss)
         if portfolio.held_out is not None:
             self.history.scores.append(portfolio.in_unit_of_y(score))

@@ -9,6 +9,7 @@ of the covariance (Kruse 2020, eq. 9): the log-density needs one matrix product 
 solve. Densities and moments are differentiable by autograd; no function keeps state.
 """
 
+from skmdn._mixture.bounded_scores import bounded_crps, bounded_variogram_score
 from skmdn._mixture.core import (
     LOG_2PI,
     Mixture,
@@ -27,6 +28,7 @@ from skmdn._mixture.core import (
     whiten,
 )
 from skmdn._mixture.draws import n_uniforms, sample, sample_rows
+from skmdn._mixture.edge_sums import log_cell, recorded_crps, recorded_moments
 from skmdn._mixture.entropy import (
     entropy,
     n_entropy_points,
@@ -45,15 +47,23 @@ from skmdn._mixture.hdr import (
     n_level_points,
     regions,
 )
+from skmdn._mixture.maps import Bounds
 from skmdn._mixture.modes import (
     find_modes,
     n_mode_points,
+)
+from skmdn._mixture.moments import (
+    bounded_cov,
+    bounded_mean,
+    bounded_var,
+    mean_log_slope,
 )
 from skmdn._mixture.scores import (
     crps,
     energy_score,
     variogram_score,
 )
+from skmdn._mixture.tilts import as_function_of_latent
 from skmdn._mixture.univariate import (
     cdf,
     log_cdf,
@@ -64,7 +74,14 @@ from skmdn._mixture.univariate import (
 
 __all__ = [
     "LOG_2PI",
+    "Bounds",
     "Mixture",
+    "as_function_of_latent",
+    "bounded_cov",
+    "bounded_crps",
+    "bounded_mean",
+    "bounded_var",
+    "bounded_variogram_score",
     "cdf",
     "condition",
     "cov",
@@ -78,11 +95,13 @@ __all__ = [
     "invert_factors",
     "joint_log_prob",
     "log_cdf",
+    "log_cell",
     "log_det",
     "log_levels",
     "log_prob",
     "marginal",
     "mean",
+    "mean_log_slope",
     "n_entropy_points",
     "n_level_points",
     "n_mode_points",
@@ -90,6 +109,8 @@ __all__ = [
     "normal_cdf",
     "ppf",
     "precisions",
+    "recorded_crps",
+    "recorded_moments",
     "reflect",
     "regions",
     "reorder",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skmdn._mixture.core import LOG_2PI, Mixture, fill_empty
 from skmdn._mixture.factors import log_det
+from skmdn._mixture.panels import cut
 from skmdn._mixture.quasirandom import joint_at_points
 from skmdn._mixture.surface import centre
 from skmdn._utils.arrays import row_chunks
@@ -67,11 +68,16 @@ def _ambiguity(joint: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 def _ambiguity_by_panels(mixture: Mixture) -> Tensor:
-    """Integrate H(C | Y) of one output by Gauss-Legendre quadrature on panels."""
+    """Integrate H(C | Y) of one output by Gauss-Legendre quadrature on panels.
+
+    Where there is one component H(C | Y) is zero.
+    """
     mixture, _ = centre(mixture)
     means, factors = mixture.means[..., 0], mixture.precision_factors[..., 0, 0]
     log_peaks = mixture.log_weights + factors.log() - LOG_2PI / 2
-    rows, nearest, start, half_width = _panels(means, factors)
+    rows, nearest, start, half_width, _ = cut(
+        means, factors, reach=REACH, least=2, relative=LONGEST_PANEL
+    )
     points, point_weights = (
         means.new_tensor(part) for part in np.polynomial.legendre.leggauss(PANEL_POINTS)
     )
@@ -90,46 +96,6 @@ def _ambiguity_by_panels(mixture: Mixture) -> Tensor:
     return total
 
 
-def _panels(means: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cut the real line into panels for means and factors (n, K) of one output.
-
-    The ends of the components cut it into pieces. A piece with two components or more
-    is cut into panels no longer than the smallest standard deviation there; elsewhere
-    H(C | Y) is zero.
-
-    Returns
-    -------
-    rows, narrowest : Tensor of shape (n_panels,)
-        Row of each panel, and the narrowest component there.
-    start, half_width : Tensor of shape (n_panels,)
-        Lower end relative to the mean of that component, and half the width.
-    """
-    stds = 1 / factors
-    offsets = torch.cat([-REACH * stds, REACH * stds], dim=1)
-    centres = means.repeat(1, 2)
-    order = (centres + offsets).argsort(dim=1, stable=True)
-    place = order.argsort(dim=1)[:, None]  # (n, 1, 2 K)
-    lower, upper = place.chunk(2, dim=-1)
-    n_pieces = order.shape[1] - 1
-    piece = torch.arange(n_pieces, device=means.device)[:, None]
-    is_there = (lower <= piece) & (piece < upper)  # (n, pieces, K)
-    width = torch.where(is_there, stds[:, None], torch.inf)
-    smallest, narrowest = width.min(-1)
-    offsets, centres = offsets.gather(1, order), centres.gather(1, order)
-    reference = means.gather(1, narrowest)
-    start = centres[:, :-1] - reference + offsets[:, :-1]
-    length = centres[:, 1:] - reference + offsets[:, 1:] - start
-    is_shared = (is_there.sum(-1) > 1) & (length > 0)
-    count = (length / (LONGEST_PANEL * smallest)).ceil().clamp(min=1)
-    count = torch.where(is_shared, count, 0).long().flatten()
-    of_piece = count.nonzero()[:, 0].repeat_interleave(count[count > 0])
-    first = (count.cumsum(0) - count)[of_piece]
-    number = torch.arange(len(of_piece), device=means.device) - first
-    step = length.flatten()[of_piece] / count[of_piece]
-    start = start.flatten()[of_piece] + number * step
-    return of_piece // n_pieces, narrowest.flatten()[of_piece], start, step / 2
-
-
 # -- several outputs ---------------------------------------------------------------
 
 
@@ -137,6 +103,6 @@ def _ambiguity_by_sobol(mixture: Mixture) -> Tensor:
     """Average the entropy of the responsibilities over quasi-random points."""
     n_points = n_entropy_points(mixture)
     total = torch.zeros_like(mixture.means[:, 0, 0])
-    for joint in joint_at_points(mixture, n_points):
+    for _, joint in joint_at_points(mixture, n_points):
         total += _ambiguity(joint, axis=1)[0].sum(-1)
     return total / n_points

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skmdn._mixture import core
 from skmdn._mixture.core import Mixture
+from skmdn._mixture.maps import Bounds, log_slope
 from skmdn._mixture.profile import (
     NODES,
     Profile,
@@ -20,6 +21,7 @@ from skmdn._mixture.profile import (
     solve_between,
 )
 from skmdn._mixture.quasirandom import joint_at_points
+from skmdn._mixture.tilts import as_function_of_latent
 from skmdn._mixture.univariate import normal_cdf
 from skmdn._utils.warn import warn
 
@@ -49,33 +51,66 @@ class Regions(NamedTuple):
     edges: Tensor  # (n_intervals, 2)
 
 
-def n_level_points(mixture: Mixture) -> int:
+class Terrain(NamedTuple):
+    """What is compared with the level, and what is integrated, as functions of z.
+
+    Without bounds both are the density itself.
+    """
+
+    heights: Mixture  # the density of y
+    masses: Mixture  # the density of z
+    bounds: Bounds | None
+
+    def take(self, rows: Tensor) -> Terrain:
+        """Select rows (m,)."""
+        return Terrain(
+            core.select_rows(self.heights, rows),
+            core.select_rows(self.masses, rows),
+            self.bounds,
+        )
+
+    def log_mass(self, z: Tensor, log_heights: Tensor) -> Tensor:
+        """Compute the log-density of z from that of y, at any z."""
+        if self.bounds is None:
+            return log_heights
+        return log_heights + log_slope(self.bounds, z)
+
+
+def n_level_points(mixture: Mixture, bounds: Bounds | None = None) -> int:
     """Count points per row at which `log_levels` evaluates every component."""
-    return 2 * len(NODES) if mixture.means.shape[-1] == 1 else LEVEL_POINTS
+    if mixture.means.shape[-1] > 1:
+        return LEVEL_POINTS
+    # An interval triples both points and components.
+    n_copies = 1 if bounds is None or not bounds.is_interval.any() else 3
+    return 2 * len(NODES) * n_copies**2
 
 
 # -- one output ------------------------------------------------------------------
 
 
-def regions(mixture: Mixture, confidences: Sequence[float]) -> list[Regions]:
+def regions(
+    mixture: Mixture, confidences: Sequence[float], bounds: Bounds | None = None
+) -> list[Regions]:
     """Find the highest-density regions of one output, for each confidence.
 
     The density is monotone between neighbouring critical points, and so crosses a level
     at most once between them. Newton's method finds the level above which the mass is
-    the confidence, in (0, 1).
+    the confidence, in (0, 1). With bounds the level is that of y, and the edges are
+    those of z.
     """
     mixture = core.fill_empty(mixture)
-    profile, rows, modes = find_critical_points(mixture)
+    terrain = Terrain(as_function_of_latent(mixture, bounds), mixture, bounds)
+    profile, rows, modes = find_critical_points(terrain.heights)
     parts = []
     for confidence in confidences:
         if confidence > LARGEST_FLAT:
-            parts.append(_steep_regions(mixture, profile, confidence))
+            parts.append(_steep_regions(terrain, profile, confidence))
             continue
-        found, is_flat = _flat_regions(mixture, rows, modes, confidence)
+        found, is_flat = _flat_regions(terrain, rows, modes, confidence)
         others = (~is_flat).nonzero()[:, 0]
         if len(others):
             steep = _steep_regions(
-                core.select_rows(mixture, others),
+                terrain.take(others),
                 Profile(*(part[others] for part in profile)),
                 confidence,
             )
@@ -95,13 +130,13 @@ def _replace(found: Regions, others: Tensor, steep: Regions) -> Regions:
 
 
 def _flat_regions(
-    mixture: Mixture, rows: Tensor, modes: Tensor, confidence: float
+    terrain: Terrain, rows: Tensor, modes: Tensor, confidence: float
 ) -> tuple[Regions, Tensor]:
     """Find regions so narrow that the density is constant on them.
 
-    Such an interval, of width w around its mode, has the probability w p(mode). Widths
-    of equally high modes are proportional to 1 / sqrt(c), with c minus the second
-    derivative of the log-density.
+    Such an interval, of width w around its mode, has the probability w p(mode), with p
+    the density of z. Widths of equally high modes are proportional to 1 / sqrt(c), with
+    c minus the second derivative of the log-density of y as a function of z.
 
     Returns
     -------
@@ -110,20 +145,21 @@ def _flat_regions(
     is_flat : Tensor of shape (n,)
         Rows for which this holds.
     """
-    parameters = select_parameters(mixture, rows)
+    parameters = select_parameters(terrain.heights, rows)
     heights, _, second, _ = differentiate_log_density(modes, *parameters)
-    lowest = heights.new_full((len(mixture.means),), -math.inf)
+    lowest = heights.new_full((len(terrain.masses.means),), -math.inf)
     top = lowest.scatter_reduce(0, rows, heights, "amax")
     below = top[rows] - heights
     is_top = below <= TIED_HEIGHTS * (1 + top.abs())[rows]
     # Of equally high modes that are closer than the region is wide, the first is kept.
     index = is_top.nonzero()[:, 0]
-    width = confidence * (-top).exp()[rows[index]]
+    mass_density = terrain.log_mass(modes, top[rows]).exp()
+    width = confidence / mass_density[index]
     is_near = (rows[index].diff() == 0) & (modes[index].diff() < width[1:])
     is_top = is_top.index_fill(0, index[1:][is_near], value=False)
     shares = (-second).clamp(min=torch.finfo(second.dtype).tiny).rsqrt() * is_top
-    shares = shares / torch.zeros_like(top).index_add_(0, rows, shares)[rows]
-    half = shares * confidence * (-top).exp()[rows] / 2
+    masses = torch.zeros_like(top).index_add_(0, rows, shares * mass_density)
+    half = shares * confidence / masses[rows] / 2
     depth = torch.zeros_like(top)
     for end in (modes - half, modes + half):
         drop = top[rows] - differentiate_log_density(end, *parameters)[0]
@@ -134,34 +170,35 @@ def _flat_regions(
     return _without_empty(Regions(top - depth, rows[is_top], edges)), is_flat
 
 
-def _steep_regions(mixture: Mixture, profile: Profile, confidence: float) -> Regions:
+def _steep_regions(terrain: Terrain, profile: Profile, confidence: float) -> Regions:
     """Find the other regions, by the log-level above which the mass is `confidence`.
 
     The unknown is the depth of the level below the highest mode.
     """
     peak = profile.heights.amax(-1)
-    depth = peak - _first_level(profile, confidence)
+    depth = peak - _first_level(terrain, profile, confidence)
     low, high = torch.zeros_like(peak), peak - profile.heights.amin(-1)
     levels = torch.empty_like(peak)
     pending = torch.arange(len(peak), device=peak.device)
     found = []
     for n_steps in range(MAX_NEWTON_STEPS + MAX_BISECTION_STEPS):
         level = peak - depth
-        rows, edges, slopes = _edges(mixture, profile, level)
-        mass, excess = _small_mass(mixture, rows, edges, confidence)
+        rows, edges, slopes = _edges(terrain.heights, profile, level)
+        mass, excess = _small_mass(terrain.masses, rows, edges, confidence)
         low = torch.where(excess <= 0, depth, low)
         high = torch.where(excess >= 0, depth, high)
         # The derivative of an edge with respect to the log-level is 1 / slope.
         speeds = slopes.abs().clamp(min=SMALLEST_SLOPE).reciprocal()
-        rate = torch.zeros_like(level).index_add_(0, rows, speeds)
-        step = (excess * mass / (rate * level.exp())).nan_to_num(0.0)
+        gains = speeds * terrain.log_mass(edges, level[rows]).exp()
+        rate = torch.zeros_like(level).index_add_(0, rows, gains)
+        step = (excess * mass / rate).nan_to_num(0.0)
         is_exact = excess.abs() <= MASS_TOLERANCE
         is_closed = high - low <= LEVEL_TOLERANCE * (1 + peak.abs() + depth)
         # Of the ends of a closed bracket, the one where the mass is too large. A mass
         # at the same depth can differ by rounding, since pending rows change.
         is_loose = is_closed & ((excess >= 0) | (depth >= high)) & ~is_exact
         if is_loose.any():
-            edges = _trim(mixture, rows, edges, speeds, is_loose, confidence)
+            edges = _trim(terrain.masses, rows, edges, speeds, is_loose, confidence)
         is_settled = is_exact | is_loose
         levels[pending] = level
         is_last = is_settled[rows]
@@ -177,7 +214,7 @@ def _steep_regions(mixture: Mixture, profile: Profile, confidence: float) -> Reg
         pending, peak, depth, low, high = (
             part[moving] for part in (pending, peak, depth, low, high)
         )
-        mixture = core.select_rows(mixture, moving)
+        terrain = terrain.take(moving)
         profile = Profile(*(part[moving] for part in profile))
     raise ArithmeticError(f"The regions of {len(pending)} rows were not found.")
 
@@ -209,6 +246,7 @@ def _trim(
     rows = (is_loose.cumsum(0) - 1)[rows[index]]
     lower, upper = edges[index].unflatten(0, (-1, 2)).unbind(1)
     heights = core.log_prob(core.select_rows(mixture, rows), edges[index, None])
+    gains = (speeds[index] * heights.exp()).unflatten(0, (-1, 2)).sum(1)
     speeds = speeds[index].unflatten(0, (-1, 2))
     speed, rows = speeds.sum(1), rows[::2]
     share = speeds[:, 0] / speed
@@ -222,7 +260,7 @@ def _trim(
             break
         is_open = lower < upper
         flow = torch.zeros_like(surplus)
-        flow.index_add_(0, rows, speed * heights[::2].exp() * is_open)
+        flow.index_add_(0, rows, gains * is_open)
         # Reduction of the length of each interval, at most all of it.
         loss = ((surplus / flow)[rows] * speed).nan_to_num(0.0).minimum(upper - lower)
         lower = lower + share * loss * is_open
@@ -257,10 +295,11 @@ def _without_empty(regions: Regions) -> Regions:
     return regions._replace(rows=rows[is_kept], edges=edges[is_kept])
 
 
-def _first_level(profile: Profile, confidence: float) -> Tensor:
+def _first_level(terrain: Terrain, profile: Profile, confidence: float) -> Tensor:
     """Approximate the log-level by whole intervals between points, (n,)."""
     points, heights, _ = profile
-    mass = points.diff(dim=-1) * (heights[:, 1:].exp() + heights[:, :-1].exp()) / 2
+    density = terrain.log_mass(points, heights).exp()
+    mass = points.diff(dim=-1) * (density[:, 1:] + density[:, :-1]) / 2
     middle = (heights[:, 1:] + heights[:, :-1]) / 2
     order = middle.argsort(-1, descending=True)
     covered = mass.gather(1, order).cumsum(-1)
@@ -351,16 +390,22 @@ def _mass(mixture: Mixture, rows: Tensor, lower: Tensor, upper: Tensor) -> Tenso
 # -- any number of outputs ---------------------------------------------------------
 
 
-def log_levels(mixture: Mixture, confidences: Sequence[float]) -> Tensor:
+def log_levels(
+    mixture: Mixture, confidences: Sequence[float], bounds: Bounds | None = None
+) -> Tensor:
     """Compute log-densities exceeded with the given probabilities, (n_confidences, n).
 
     For one output they are those of `regions`. For several they are quantiles of the
     log-density at points that represent the mixture.
     """
     if mixture.means.shape[-1] == 1:
-        return torch.stack([r.log_level for r in regions(mixture, confidences)])
-    joint = joint_at_points(mixture, LEVEL_POINTS)
-    heights = torch.cat([part.logsumexp(1) for part in joint], dim=1)
-    heights = heights.sort(-1, descending=True).values
+        return torch.stack([r.log_level for r in regions(mixture, confidences, bounds)])
+    parts = []
+    for points, joint in joint_at_points(mixture, LEVEL_POINTS):
+        part = joint.logsumexp(1)
+        if bounds is not None:
+            part -= log_slope(bounds, points).sum(-1)
+        parts.append(part)
+    heights = torch.cat(parts, dim=1).sort(-1, descending=True).values
     last = [math.ceil(confidence * LEVEL_POINTS) - 1 for confidence in confidences]
     return heights.T[[min(max(index, 0), LEVEL_POINTS - 1) for index in last]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from skmdn._mixture import core
 from skmdn._mixture.core import Mixture, select_rows
 from skmdn._mixture.factors import covariances as covariances_of
 from skmdn._mixture.factors import precisions as precisions_of
+from skmdn._mixture.maps import Bounds
 from skmdn._mixture.profile import NODES, find_critical_points
 from skmdn._mixture.roots import COMPACT_BELOW
 from skmdn._mixture.surface import (
@@ -20,6 +22,7 @@ from skmdn._mixture.surface import (
     survey,
     whiten_points,
 )
+from skmdn._mixture.tilts import as_function_of_latent, tilt, tilt_one_sided
 from skmdn._utils.arrays import row_chunks
 
 # Ascents start at every mean and on the ridges between neighbours, at these shares of
@@ -28,6 +31,8 @@ MAX_NEIGHBOURS = 48
 RIDGE_SHARES = (0.02, 0.1, 0.3)
 MAX_GROUP = 8
 MAX_ASCENT_STEPS = 500
+# Intervals of which all combinations of tilts are starts; of the others only the means.
+MAX_TILTED = 3
 # All lengths below are in standard deviations at the point: they are measured in the
 # metric of the mean precision. A longer Newton step may leave the basin.
 LONGEST_NEWTON_STEP = 1.0
@@ -48,16 +53,25 @@ class Modes(NamedTuple):
     points: Tensor  # (n_modes, d)
 
 
+class Lift(NamedTuple):
+    """The factors 4 cosh(z / 2)^2 of outputs in intervals, minus log slopes of z."""
+
+    origin: Tensor  # (n, d), added to points to give z
+    is_interval: Tensor  # (d,), zeros and ones
+
+
 class Landscape(NamedTuple):
     """What derivatives of the log-densities of n mixtures need."""
 
     surface: Surface
     precisions: Tensor  # (n, K, d, d)
+    lift: Lift | None = None
 
     def take(self, rows: Tensor) -> Landscape:
         """Select rows by a mask."""
         surface = Surface(*(part[rows] for part in self.surface))
-        return Landscape(surface, self.precisions[rows])
+        lift = self.lift and self.lift._replace(origin=self.lift.origin[rows])
+        return Landscape(surface, self.precisions[rows], lift)
 
 
 class Slopes(NamedTuple):
@@ -69,39 +83,53 @@ class Slopes(NamedTuple):
     precision: Tensor  # (n, s, d, d), the mean over the responsibilities
 
 
-def n_mode_points(mixture: Mixture) -> int:
+def n_mode_points(mixture: Mixture, bounds: Bounds | None = None) -> int:
     """Count points per row at which `find_modes` evaluates every component."""
     _, n_components, n_outputs = mixture.means.shape
+    n_intervals = 0 if bounds is None else int(bounds.is_interval.sum())
     if n_outputs == 1:
-        return 2 * len(NODES)
+        # An interval triples both points and components.
+        return 2 * len(NODES) * (9 if n_intervals else 1)
     n_neighbours = min(MAX_NEIGHBOURS, n_components - 1)
     n_starts = 1 + len(RIDGE_SHARES) * n_neighbours + min(MAX_GROUP, n_neighbours)
-    return n_components * n_starts + 2
+    n_tilts = 2 ** min(n_intervals, MAX_TILTED) if n_intervals else 0
+    return n_components * (n_starts + n_tilts) + 2
 
 
-def find_modes(mixture: Mixture) -> Modes:
-    """Find the modes, the maxima of the density."""
+def find_modes(mixture: Mixture, bounds: Bounds | None = None) -> Modes:
+    """Find the modes, the maxima of the density.
+
+    With bounds they are those of the density of y, as points z.
+    """
     mixture = core.fill_empty(mixture)
     if mixture.means.shape[-1] == 1:
+        mixture = as_function_of_latent(mixture, bounds)
         _, rows, y = find_critical_points(mixture)
         points = y[:, None]
         heights = core.log_prob(select_rows(mixture, rows), points)
     else:
-        rows, points, heights = _climb(mixture)
+        rows, points, heights = _climb(mixture, bounds)
     order = heights.argsort(descending=True)
     order = order[rows[order].argsort(stable=True)]
     return Modes(rows[order], points[order])
 
 
-def _climb(mixture: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+def _climb(mixture: Mixture, bounds: Bounds | None) -> tuple[Tensor, Tensor, Tensor]:
     """Climb from many starts; return rows (m,), points (m, d) and heights of maxima.
 
     Mixtures of Gaussians in several dimensions can have modes away from all means
     (Carreira-Perpinan and Williams 2003), so that the means alone do not suffice.
     """
-    mixture, origin = centre(mixture)
-    land = Landscape(survey(mixture), precisions_of(mixture.precision_factors))
+    mixture = tilt_one_sided(mixture, bounds)
+    log_weights = mixture.log_weights.log_softmax(-1)
+    mixture, origin = centre(mixture._replace(log_weights=log_weights))
+    lift = None
+    if bounds is not None and bounds.is_interval.any():
+        lift = Lift(origin, bounds.is_interval.to(origin))
+    land = Landscape(survey(mixture), precisions_of(mixture.precision_factors), lift)
     starts = _starts(mixture, land.precisions)
+    if lift is not None:
+        starts = torch.cat([starts, *_tilted_means(mixture, lift)], dim=1)
     n_numbers = 4 * mixture.means.numel()
     ends, settled = zip(
         *(
@@ -142,6 +170,17 @@ def _starts(mixture: Mixture, precisions: Tensor) -> Tensor:
     return torch.cat([means, *ridges, core.mean(mixture)[:, None]], dim=1)
 
 
+def _tilted_means(mixture: Mixture, lift: Lift) -> list[Tensor]:
+    """Return the means of the components times e^z or e^-z of intervals, (n, K, d)."""
+    outputs = lift.is_interval.nonzero()[:, 0][:MAX_TILTED]
+    means = []
+    for signs in product([-1.0, 1.0], repeat=len(outputs)):
+        direction = torch.zeros_like(lift.is_interval)
+        direction[outputs] = direction.new_tensor(signs)
+        means.append(tilt(mixture, direction).means)
+    return means
+
+
 def _crossing_distances(mixture: Mixture) -> Tensor:
     """Compute (m - l)' (S + T)^-1 (m - l) of all pairs, infinite on the diagonal.
 
@@ -170,7 +209,7 @@ def _crossing_distances(mixture: Mixture) -> Tensor:
 
 def _slopes(land: Landscape, x: Tensor) -> Slopes:
     """Compute the log-density and its derivatives at points (n, s, d)."""
-    surface, precisions = land
+    surface, precisions, lift = land
     z = whiten_points(surface, x)
     joint = joint_from_whitened(surface, z)
     height = joint.logsumexp(-1)
@@ -181,7 +220,25 @@ def _slopes(land: Landscape, x: Tensor) -> Slopes:
     pulls = _pulls(surface, z)
     spread = (pulls * shares[:, :, None]) @ pulls.mT
     outer = gradient[..., :, None] * gradient[..., None, :]
-    return Slopes(height, gradient, spread - precision - outer, precision)
+    slopes = Slopes(height, gradient, spread - precision - outer, precision)
+    return slopes if lift is None else _raise(slopes, x, lift)
+
+
+def _raise(slopes: Slopes, x: Tensor, lift: Lift) -> Slopes:
+    """Add the logarithms of the factors of a lift, |z| + 2 log(1 + e^-|z|).
+
+    Since the factor is a sum of exponentials, it tilts every component and keeps its
+    precision: the fixed-point step with the new gradient climbs too.
+    """
+    z = x + lift.origin[:, None]
+    tanh, size = (z / 2).tanh(), z.abs()
+    gain = lift.is_interval * (size + 2 * (-size).exp().log1p())
+    bend = lift.is_interval * (1 - tanh.square()) / 2
+    return slopes._replace(
+        height=slopes.height + gain.sum(-1),
+        gradient=slopes.gradient + lift.is_interval * tanh,
+        hessian=slopes.hessian + torch.diag_embed(bend),
+    )
 
 
 def _pulls(surface: Surface, z: Tensor) -> Tensor:

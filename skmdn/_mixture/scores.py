@@ -104,20 +104,30 @@ def energy_score(samples: Tensor) -> Tensor:
 
 
 def variogram_score(mixture: Mixture, y: Tensor, order: float) -> Tensor:
-    """Compute the variogram score of several outputs, (...), for y (..., d).
+    """Compute the variogram score of several outputs, (...), for y (..., d)."""
+    observed = absolute_differences(y, order)
+    return (observed - mean_absolute_differences(mixture, order)).square().sum(-1)
+
+
+def absolute_differences(y: Tensor, order: float) -> Tensor:
+    """Compute |y_i - y_j|^p of all pairs i < j of outputs, (..., n_pairs)."""
+    first, second = np.triu_indices(y.shape[-1], 1)
+    return (y[..., first] - y[..., second]).abs() ** order
+
+
+def mean_absolute_differences(mixture: Mixture, order: float) -> Tensor:
+    """Compute E|Y_i - Y_j|^p of all pairs i < j of outputs, (n, n_pairs).
 
     A difference of outputs is a mixture of one output, whose absolute moments have a
     closed form.
     """
-    first, second = np.triu_indices(y.shape[-1], 1)
+    first, second = np.triu_indices(mixture.means.shape[-1], 1)
     moments = _absolute_moments(
         mixture.means[..., first] - mixture.means[..., second],
         _variances_of_differences(mixture),
         order,
     )
-    expected = (mixture.log_weights.exp()[..., None] * moments).sum(-2)
-    observed = (y[..., first] - y[..., second]).abs() ** order
-    return (observed - expected).square().sum(-1)
+    return (mixture.log_weights.exp()[..., None] * moments).sum(-2)
 
 
 def _variances_of_differences(mixture: Mixture) -> Tensor:

@@ -24,8 +24,9 @@ MOST_HELD_OUT_ROWS = 2**16
 class ListedRows:
     """Standardised rows, and the list of those that each member or fold uses.
 
-    Shapes: X (n, n_features), y (n, d), index and weight (n_lists, n_used), fold
-    (n_lists,). `n_total` is the length of a list, summed over all ranks.
+    Shapes: X (n, n_features), y (n, L * d), index and weight (n_lists, n_used), fold
+    (n_lists,). `y` has the blocks of `skmdn.nn.targets`, and `n_total` is the length of
+    a list, summed over all ranks.
     """
 
     X: Matrix

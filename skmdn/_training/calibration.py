@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skmdn import _mixture
 from skmdn._training.pooling import Pooling
 from skmdn.distributed import ALONE, Ranks
-from skmdn.nn.likelihood import Calibration, Terms
+from skmdn.nn.likelihood import Calibration
+from skmdn.nn.terms import Terms
 
 MAX_NEWTON_STEPS = 20
 # In nats: about what is left to gain at the end.
@@ -32,7 +32,6 @@ def calibrate(
     terms: Terms,
     weight: Tensor,
     pooling: Pooling,
-    n_outputs: int,
     start: Calibration,
     ranks: Ranks = ALONE,
     smallest_gain: float = SMALLEST_GAIN,
@@ -47,7 +46,6 @@ def calibrate(
     weight : Tensor of shape (n_folds, n)
         Zero for rows that do not count.
     pooling : Pooling
-    n_outputs : int
     start : Calibration
         First point of the iteration.
     ranks : Ranks
@@ -61,9 +59,9 @@ def calibrate(
         Mean log-likelihood under it, in nats; minus infinity, with `start` as it
         was, where the terms are not finite.
     """
-    if ranks.max([not part.isfinite().all() for part in terms]).any():
+    if ranks.max([not terms.is_finite]).any():
         return start, -math.inf
-    blocks = Blocks.of(terms, weight, pooling, n_outputs, ranks)
+    blocks = Blocks.of(terms, weight, pooling, ranks)
     point = torch.tensor(start, dtype=torch.float64, device="cpu")
     score, objective, gradient, hessian = _objective(point, blocks)
     for _ in range(MAX_NEWTON_STEPS):
@@ -94,7 +92,6 @@ class Blocks(NamedTuple):
     terms: list[Terms]
     shares: list[Tensor]
     pooling: Pooling
-    n_outputs: int
     n_rows: int
     ranks: Ranks
 
@@ -104,20 +101,16 @@ class Blocks(NamedTuple):
         terms: Terms,
         weight: Tensor,
         pooling: Pooling,
-        n_outputs: int,
         ranks: Ranks,
     ) -> Blocks:
         """Split rows (..., n) into blocks."""
-        n_members, n_components, _ = terms.log_weights.shape
-        length = max(1, BLOCK_NUMBERS // (n_members * n_components))
-        blocks = (part.double().split(length, dim=-1) for part in terms)
+        length = max(1, BLOCK_NUMBERS // terms.floats_per_row)
         total, n_rows = ranks.sum([weight.double().sum(), (weight > 0).sum()])
         share = weight.double() / total
         return cls(
-            [Terms(*block) for block in zip(*blocks, strict=True)],
+            terms.map(Tensor.double).split(length),
             list(share.split(length, dim=-1)),
             pooling,
-            n_outputs,
             int(n_rows),
             ranks,
         )
@@ -150,7 +143,7 @@ def extrapolate(
 def _objective(point: Tensor, rows: Blocks) -> tuple[float, float, Tensor, Tensor]:
     """Compute score and penalised score, and gradient and Hessian of the latter."""
     blocks = [
-        _derivatives(point, terms, share, rows.pooling, rows.n_outputs)
+        _derivatives(point, terms, share, rows.pooling)
         for terms, share in zip(rows.terms, rows.shares, strict=True)
     ]
     score, *others = rows.ranks.all_reduce_(torch.stack(blocks).sum(0))
@@ -162,21 +155,20 @@ def _objective(point: Tensor, rows: Blocks) -> tuple[float, float, Tensor, Tenso
 
 
 def _derivatives(
-    point: Tensor, terms: Terms, share: Tensor, pooling: Pooling, n_outputs: int
+    point: Tensor, terms: Terms, share: Tensor, pooling: Pooling
 ) -> Tensor:
     """Compute the summed log-likelihood, its gradient (2) and its Hessian (4), (7,).
 
     With s the log-sharpness and t the log-inverse-temperature, the joint log-density
-    of a component is e^t a - log sum e^(e^t a) + d s + b - e^(2s) q / 2, and that of
-    the pool is the logsumexp over components and members. The derivatives are means
-    under the responsibilities r: E_r[l'] and E_r[l''] + Cov_r[l'].
+    of a component is e^t a - log sum e^(e^t a) + b(s), and that of the pool is the
+    logsumexp over components and members. The derivatives are means under the
+    responsibilities r: E_r[l'] and E_r[l''] + Cov_r[l'].
     """
-    sharpness = math.exp(2 * float(point[0]))
     logits = math.exp(float(point[1])) * terms.log_weights
     log_weights = logits.log_softmax(1)
-    distances = sharpness * terms.distances
-    joint = log_weights + terms.log_dets - 0.5 * distances
-    constant = n_outputs * (float(point[0]) - 0.5 * _mixture.LOG_2PI)
+    joint, constant, grad_sharpness, bend_sharpness = terms.sharpen(
+        log_weights, float(point[0])
+    )
     pooled = pooling.pool(joint.logsumexp(1))
 
     fold = pooling.fold
@@ -185,7 +177,6 @@ def _derivatives(
     pooled = pooled + constant
     weights = log_weights.exp()
     logit_mean = (weights * logits).sum(1, keepdim=True)
-    grad_sharpness = n_outputs - distances
     grad_temperature = logits - logit_mean
     bend = grad_temperature - (weights * grad_temperature.square()).sum(1, keepdim=True)
 
@@ -198,7 +189,7 @@ def _derivatives(
     cross = mean(grad_sharpness * grad_temperature)
     second = torch.stack(
         [
-            mean(grad_sharpness.square() - 2 * distances),
+            mean(grad_sharpness.square() + bend_sharpness),
             cross,
             cross,
             mean(grad_temperature.square() + bend),

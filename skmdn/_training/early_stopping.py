@@ -9,8 +9,8 @@ from torch import Tensor
 
 from skmdn._data.scaling import take_rows
 from skmdn._training.batches import ListedRows
-from skmdn.nn.likelihood import Terms
 from skmdn.nn.network import MixtureDensityNetwork
+from skmdn.nn.terms import Terms
 
 # Rows of one pass through the network while scoring.
 EVALUATION_ROWS = 4096
@@ -41,10 +41,8 @@ def held_out_terms(
             network.terms(take_rows(rows.X, part, fold), take_rows(rows.y, part))
             for part in index.split(EVALUATION_ROWS, dim=1)
         ]
-        of_lists.append(
-            [torch.cat(part, dim=-1).cpu() for part in zip(*parts, strict=True)]
-        )
-    return Terms(*map(torch.cat, zip(*of_lists, strict=True)))
+        of_lists.append(Terms.cat(parts, dim=-1).map(Tensor.cpu))
+    return Terms.cat(of_lists)
 
 
 class EarlyStopping:

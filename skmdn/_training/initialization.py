@@ -14,6 +14,7 @@ from torch import Tensor
 from skmdn._data.folds import RowLists, evenly
 from skmdn._data.robust import weighted_quantiles
 from skmdn._data.scaling import RANGE_MARGIN, ScaledRows, bounded_weight
+from skmdn._training.censored import fit_censored
 from skmdn._utils.threads import openmp_limits
 from skmdn.distributed import ALONE, Ranks
 from skmdn.nn.embeddings import Bins
@@ -112,6 +113,8 @@ RIDGE_PENALTIES = np.logspace(-7, 3, 41)
 PRIOR_VARIANCE = 0.1
 # Rows of each fold that determine the coefficients; more add no digit that matters.
 MOST_LINEAR_ROWS = 2**15
+# The same if some are censored, which takes tens of steps.
+MOST_CENSORED_ROWS = 2**13
 # Of the variance of the residuals; the means of the components differ by the rest, so
 # that training can tell them apart.
 COMPONENT_SHARE = 0.9
@@ -138,13 +141,22 @@ class LinearModels(NamedTuple):
         return LinearModels(*(part[fold] for part in self))
 
     @classmethod
-    def fit(cls, rows: ScaledRows, trains: RowLists, ranks: Ranks) -> LinearModels:
+    def fit(
+        cls,
+        rows: ScaledRows,
+        trains: RowLists,
+        ranks: Ranks,
+        side: Tensor | None = None,
+    ) -> LinearModels:
         """Fit a ridge regression to the training rows of each fold.
 
-        The penalty of each output maximises the evidence (MacKay 1992).
+        The penalty of each output maximises the evidence (MacKay 1992). With the `side`
+        of each row, (n,), on which one output is censored (see `known_ends`), this is a
+        Tobit model.
         """
         n_rows = trains.rows.shape[1]
-        taken = evenly(n_rows, min(n_rows, MOST_LINEAR_ROWS))
+        most_rows = MOST_LINEAR_ROWS if side is None else MOST_CENSORED_ROWS
+        taken = evenly(n_rows, min(n_rows, most_rows))
         models = []
         for index, counts in zip(
             trains.rows[:, taken], trains.counts[:, taken], strict=True
@@ -157,10 +169,16 @@ class LinearModels(NamedTuple):
             X, y = rows.X.index_select(0, index), rows.y.index_select(0, index)
             X = X.clamp(-LINEAR_REACH, LINEAR_REACH)
             table = torch.cat([torch.ones_like(y[:, :1]), X, y], dim=1).cpu().double()
-            products = ranks.sum(table.T @ (weight[:, None] * table))
-            coefficients, intercept, covariance = _ridge(
-                products, X.shape[1], n_effective
-            )
+            if side is None:
+                products = ranks.sum(table.T @ (weight[:, None] * table))
+                model = _ridge(products, X.shape[1], n_effective)
+            else:
+                repetitions = weight * n_effective / float(ranks.sum(weight.sum()))
+                side_of = side.index_select(0, index).cpu()
+                model = _tobit(
+                    table.numpy(), side_of.numpy(), repetitions.numpy(), ranks
+                )
+            coefficients, intercept, covariance = model
             distance = (X.cpu().double() @ coefficients).abs()[weight > 0]
             with_zero = torch.cat([torch.zeros_like(intercept)[None], distance])
             reach = torch.from_numpy(ranks.max(with_zero.amax(0)))
@@ -202,10 +220,7 @@ def _ridge(
     cross = coefficients.T @ S_xy
     covariance = S_yy - cross - cross.T + coefficients.T @ S_xx @ coefficients
     covariance += np.diag(PRIOR_VARIANCE * spread / n_rows)
-    # Degrees of freedom, and the error of the mean of a new row (Akaike 1969).
-    freedom = 1 + shrinkage.sum(axis=0)
-    n_left = np.maximum(n_rows - freedom, 0) + 1  # and the row of the prior
-    inflation = np.sqrt(n_rows / n_left * (1 + freedom / n_rows))
+    inflation = np.sqrt(_inflation(n_rows, shrinkage.sum(axis=0)))
     covariance = covariance * inflation * inflation[:, None]
     covariance += SMALLEST_RESIDUAL * np.eye(len(covariance))
     intercept = mean[n_features:] - mean[:n_features] @ coefficients
@@ -214,6 +229,36 @@ def _ridge(
         torch.from_numpy(intercept),
         torch.from_numpy(covariance),
     )
+
+
+def _tobit(
+    table: NDArray[np.float64],
+    side: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    ranks: Ranks,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit a linear model to a table (1, X, y) of one censored output; see `_ridge`."""
+    penalties = float(RIDGE_PENALTIES[0]), float(RIDGE_PENALTIES[-1])
+    X, y = table[:, 1:-1], table[:, -1]
+    model = fit_censored(X, y, side, weight, PRIOR_VARIANCE, penalties, ranks)
+    inflation = _inflation(model.n_rows, np.array(model.freedom))
+    variance = model.variance * inflation + SMALLEST_RESIDUAL
+    return (
+        torch.from_numpy(model.coefficients[:, None]),
+        torch.from_numpy(np.array([model.intercept])),
+        torch.from_numpy(np.reshape(variance, (1, 1))),
+    )
+
+
+def _inflation(n_rows: float, freedom: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the variance of the errors of new rows, relative to the residuals.
+
+    Of degrees of freedom, and of the mean of a new row (Akaike 1969).
+    """
+    freedom = 1 + freedom
+    n_left = np.maximum(n_rows - freedom, 0) + 1  # and the row of the prior
+    inflation: NDArray[np.float64] = n_rows / n_left * (1 + freedom / n_rows)
+    return inflation
 
 
 @torch.no_grad()

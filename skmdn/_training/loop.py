@@ -17,6 +17,7 @@ from skmdn._training.optimizer import Optimizer
 from skmdn.distributed import ALONE, Ranks
 from skmdn.nn.backprop import Backpropagation
 from skmdn.nn.network import MixtureDensityNetwork
+from skmdn.nn.targets import Targets
 
 # An epoch that leaves a network's loss or parameters non-finite is undone, and repeated
 # at this share of the learning rate; at most so many times in a fit.
@@ -88,7 +89,7 @@ class TrainingLoop:
         for position, (X, y, weight) in enumerate(batches):
             done = (epoch + position / n_batches) / settings.max_iter
             rate = self.optimizer.rate(min(done, 1.0)) * damping
-            losses = self._run(X.shape[1], loss)(X, y, weight)
+            losses = self._run(y, loss)(X, y, weight)
             self._step(rate)
             total += losses.sum(dim=1)
         # Processors can differ in the last bit, and after many steps by more.
@@ -106,12 +107,14 @@ class TrainingLoop:
             )
         return orders
 
-    def _run(self, n_rows: int, loss: str) -> Callable[..., Tensor]:
+    def _run(self, y: Tensor, loss: str) -> Callable[..., Tensor]:
         """Return the backpropagation of batches; sizes differ by one row at most."""
-        key = n_rows, loss
+        key = y.shape[1], loss
         if key not in self._runs:
-            backpropagation = Backpropagation(self.network, n_rows)
-            self._runs[key] = self._captured(partial(backpropagation.run, loss=loss))
+            head = self.network.head
+            run = partial(Backpropagation(self.network, y.shape[1]).run, loss=loss)
+            is_by_hand = head.is_by_hand(Targets.split(y, head.n_outputs))
+            self._runs[key] = self._captured(run) if is_by_hand else run
         return self._runs[key]
 
     def _captured(self, function: Callable[..., Any]) -> Callable[..., Any]:

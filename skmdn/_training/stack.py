@@ -18,8 +18,9 @@ from skmdn._training.loop import TrainingLoop
 from skmdn._training.optimizer import FlatParameters
 from skmdn._training.pooling import Pooling
 from skmdn.distributed import Ranks
-from skmdn.nn.likelihood import Calibration, Terms
+from skmdn.nn.likelihood import Calibration
 from skmdn.nn.network import MixtureDensityNetwork
+from skmdn.nn.terms import Terms
 
 # Accuracy of the calibration after an epoch, in nats.
 EPOCH_GAIN = 1e-5
@@ -94,17 +95,16 @@ class Contender:
             it in place: where it acts, the score is slightly too high.
         log_density : Tensor of shape (n_folds, n)
         """
-        terms, n_outputs = terms.select(self.cases), rows.y.shape[1]
+        terms = terms.select(self.cases)
         calibration, score = calibrate(
             terms,
             rows.weight,
             self.pooling,
-            n_outputs,
             self.calibration,
             ranks,
             smallest_gain,
         )
-        values = terms.calibrated(calibration, n_outputs).log_density(n_outputs)
+        values = terms.calibrated(calibration).log_density()
         return calibration, score, self.pooling.pool(values)
 
     def find_disagreement(
@@ -128,9 +128,8 @@ class Contender:
         if len(rows.index) == 1 or n_pooled <= 1:
             return self.disagreement
         alone, weight = self.pooling.alone(), rows.weight[self.pooling.fold]
-        of_kind, n_outputs = terms.select(self.cases), rows.y.shape[1]
-        start = self.calibration
-        score = calibrate(of_kind, weight, alone, n_outputs, start, ranks)[1]
+        of_kind = terms.select(self.cases)
+        score = calibrate(of_kind, weight, alone, self.calibration, ranks)[1]
         return max(0.0, (pooled - score) / (1 - 1 / n_pooled))
 
     def gain_of_pooling(self, disagreement: float, n_all: int) -> float:

@@ -17,14 +17,14 @@ from skmdn._data.conversion import as_real, open_array
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import make_generator, make_seed, to_numpy, to_tensor
 from skmdn.density._base import ConditionalDensity
-from skmdn.density._checks import as_confidences, as_levels
+from skmdn.density._checks import as_given, as_levels
 from skmdn.density._parameters import MixtureParameters, from_mixture
+from skmdn.density._regions import RegionMethods
 from skmdn.density.rowwise import (
     as_points,
     check_broadcast,
     check_one_output,
     map_mixtures,
-    map_ragged,
     map_rows,
     mixture_chunks,
     take_rows,
@@ -33,7 +33,7 @@ from skmdn.density.rowwise import (
 __all__ = ["ConditionalDensity", "MixtureDensity"]
 
 
-class MixtureDensity(MixtureParameters, ConditionalDensity):
+class MixtureDensity(MixtureParameters, RegionMethods):
     """A batch of n Gaussian mixtures over R^d, one for each row of X.
 
     Immutable, float64, and exact wherever a closed form exists. Axis 0 is the row
@@ -63,6 +63,8 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         Number of components of a mixture, and of outputs.
     output_names : tuple of str or None
         Names of the outputs.
+    resolution : tuple of float or None
+        Step to which each output was recorded, see `recorded`; None if all are exact.
     outputs : Outputs
         Names of the outputs, and `event_shape`, the shape of one observation of y:
         ``()`` for a scalar, else ``(n_outputs,)``.
@@ -70,11 +72,14 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         The parameters as float64 tensors `log_weights` (n, n_components), `means`
         (n, n_components, n_outputs) and `precision_factors` (n, n_components,
         n_outputs, n_outputs), for scalars too. They are shared: do not modify them.
+    supports : Supports
+        The supports of the outputs, which have no bounds.
 
     See Also
     --------
     MDNRegressor.predict_density : Predict a density.
     MixtureDensity.from_covariances : Build a density from covariance matrices.
+    TransformedDensity : Density of outputs with bounds.
 
     Notes
     -----
@@ -208,101 +213,6 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         check_one_output("isf", self.outputs)
         return -_reflect(self).ppf(q)
 
-    # -- modes and highest-density regions ---------------------------------------
-
-    def modes(self) -> list[NDArray[np.float64]]:
-        """Find all modes of every row, the local maxima of its density.
-
-        Returns
-        -------
-        modes : list of n ndarrays of shape (n_modes, n_outputs)
-            Sorted by decreasing density, in the unit of y; scalars have no last
-            axis.
-
-        Notes
-        -----
-        One output: every zero of the slope is found, between points spaced by half
-        a standard deviation of each component. Several outputs: Newton's method,
-        safeguarded by mean-shift steps so that the density increases, starts at
-        every mean and on the ridges between each component and its 48 nearest,
-        since Gaussian mixtures can have modes away from their means. Maxima closer
-        than 1e-3 standard deviations at the point are one mode. The search is not
-        exhaustive: on 2869 random mixtures of 2 to 40 components and 2, 3 or 5
-        outputs it found all but 2 of the 25054 modes that a search from hundreds of
-        starts found. No row is without a mode, and components of weight zero have
-        none.
-
-        References
-        ----------
-        M. A. Carreira-Perpinan, "Mode-finding for mixtures of Gaussian
-        distributions", IEEE Transactions on Pattern Analysis and Machine
-        Intelligence 22, 2000.
-
-        S. Ray and B. G. Lindsay, "The topography of multivariate normal mixtures",
-        Annals of Statistics 33, 2005.
-
-        Examples
-        --------
-        >>> from skmdn import MixtureDensity
-        >>> density = MixtureDensity([[0.3, 0.7]], [[-3.0, 3.0]], [[1.0, 1.0]])
-        >>> density.modes()[0].round(3)
-        array([ 3., -3.])
-        """
-
-        def find(mixture: Mixture) -> tuple[Tensor, Tensor]:
-            found = _mixture.find_modes(mixture)
-            return found.rows, self.outputs.squeeze(found.points)
-
-        n_points = _mixture.n_mode_points(self.mixture)
-        return map_ragged(find, self.mixture, n_points=n_points)
-
-    def hdr(self, confidence: ArrayLike) -> list[Any]:
-        check_one_output("hdr", self.outputs)
-        confidences = as_confidences(confidence)
-        if confidences.ndim:
-            return [self.hdr(each) for each in confidences]
-        if confidences == 1:
-            return [np.array([[-np.inf, np.inf]]) for _ in range(len(self))]
-        if confidences == 0:
-            return [np.array([[mode, mode]]) for mode in self.mode().ravel()]
-
-        def find(mixture: Mixture) -> tuple[Tensor, Tensor]:
-            (found,) = _mixture.regions(mixture, [float(confidences)])
-            return found.rows, found.edges
-
-        n_points = _mixture.n_level_points(self.mixture)
-        return map_ragged(find, self.mixture, n_points=n_points)
-
-    def hdr_level(self, confidence: ArrayLike) -> NDArray[np.float64]:
-        """Compute the density at the boundary of the highest-density region.
-
-        Parameters
-        ----------
-        confidence : float or array-like of shape (m,)
-            Probability of the region, in [0, 1].
-
-        Returns
-        -------
-        level : ndarray of shape (n,), or (m, n) for several confidences
-            In one over the unit of y. Exact for one output; for several the
-            quantile of the density at 8192 quasi-random points of the row, so that
-            the probability of the region differs from `confidence` by at most 0.01.
-
-        Examples
-        --------
-        >>> from skmdn import MixtureDensity
-        >>> MixtureDensity([[1.0]], [[0.0]], [[1.0]]).hdr_level(0.95).round(4)
-        array([0.0584])
-        """
-        return np.exp(_log_levels(self, confidence))
-
-    def in_hdr(self, y: ArrayLike, confidence: ArrayLike) -> NDArray[np.bool_]:
-        log_density, levels = self.logpdf(y), _log_levels(self, confidence)
-        if levels.ndim > 1:  # insert the axes of a grid of y
-            levels = np.expand_dims(levels, (*range(1, log_density.ndim),))
-        is_inside: NDArray[np.bool_] = log_density >= levels
-        return is_inside
-
     # -- marginals, conditionals, mixtures of mixtures ---------------------------
 
     def marginal(self, outputs: Any) -> Self:
@@ -315,28 +225,8 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         )
 
     def condition(self, given: Mapping[Any, ArrayLike]) -> Self:
-        if not hasattr(given, "keys"):
-            raise TypeError(
-                "given must be a dict of outputs and values, got an object of type "
-                f"{type(given).__name__}."
-            )
-        given = dict(given)
-        positions = self.outputs.positions(given)
-        if len(positions) == self.n_outputs:
-            raise ValueError(
-                "condition needs at least one free output, but values were given for "
-                f"all {self.n_outputs}. Use logpdf for the density at a point."
-            )
-        values = np.empty((len(self), len(positions)))
-        for column, (output, value) in enumerate(given.items()):
-            array = as_real(f"given[{output!r}]", value)
-            if array.shape not in ((), (1,), (len(self),)):
-                raise ValueError(
-                    f"The value of output {output!r} must be one number or one per "
-                    f"row, ({len(self)},), got shape {array.shape}."
-                )
-            values[:, column] = array
-        free = [j for j in range(self.n_outputs) if j not in positions]
+        positions, values = as_given(given, self.outputs, len(self))
+        free = self.outputs.others(positions)
         condition = partial(_mixture.condition, outputs=positions)
         return from_mixture(
             type(self),
@@ -430,24 +320,6 @@ class MixtureDensity(MixtureParameters, ConditionalDensity):
         _, means, factors = _select_component(self.mixture, component)
         tensor = to_tensor(codes.reshape(len(self), n_codes, self.n_outputs))
         return to_numpy(_mixture.unwhiten(means, factors, tensor)).reshape(expected)
-
-
-def _log_levels(density: MixtureDensity, confidence: ArrayLike) -> NDArray[np.float64]:
-    """Return log-densities at the boundaries of the regions, (n,) or (m, n)."""
-    confidences = as_confidences(confidence)
-    each, n = np.atleast_1d(confidences), len(density)
-    levels = np.full((len(each), n), -np.inf)  # of the confidence 1
-    if (each == 0).any():
-        levels[each == 0] = density.logpdf(density.mode())
-    is_inner = (each > 0) & (each < 1)
-    if is_inner.any():
-        levels[is_inner] = map_rows(
-            partial(_mixture.log_levels, confidences=each[is_inner].tolist()),
-            density.mixture,
-            axis=-1,
-            n_points=_mixture.n_level_points(density.mixture),
-        )
-    return levels if confidences.ndim else levels[0]
 
 
 def _reflect(density: MixtureDensity) -> MixtureDensity:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skmdn._data.conversion import as_real, open_array
+from skmdn._data.outputs import Outputs
 from skmdn._data.scaling import LARGEST_REACH
 
 # Tolerated difference between one and the sum of the weights of a row.
@@ -42,6 +43,42 @@ def as_confidences(confidence: ArrayLike) -> NDArray[np.float64]:
             f"confidence must lie in [0, 1], got {confidences[~is_inside][0]}."
         )
     return confidences
+
+
+def as_given(
+    given: Mapping[Any, ArrayLike], outputs: Outputs, n_rows: int
+) -> tuple[list[int], NDArray[np.float64]]:
+    """Return positions (p,) of outputs given to `condition`, and values (n_rows, p).
+
+    Raises
+    ------
+    TypeError
+        If `given` is no dict.
+    ValueError
+        If no output remains, or a value is neither a number nor one per row.
+    """
+    if not hasattr(given, "keys"):
+        raise TypeError(
+            "given must be a dict of outputs and values, got an object of type "
+            f"{type(given).__name__}."
+        )
+    given = dict(given)
+    positions = outputs.positions(given)
+    if len(positions) == outputs.size:
+        raise ValueError(
+            "condition needs at least one free output, but values were given for "
+            f"all {outputs.size}. Use logpdf for the density at a point."
+        )
+    values = np.empty((n_rows, len(positions)))
+    for column, (output, value) in enumerate(given.items()):
+        array = as_real(f"given[{output!r}]", value)
+        if array.shape not in ((), (1,), (n_rows,)):
+            raise ValueError(
+                f"The value of output {output!r} must be one number or one per "
+                f"row, ({n_rows},), got shape {array.shape}."
+            )
+        values[:, column] = array
+    return positions, values
 
 
 def row_positions(rows: Any, n_rows: int) -> NDArray[np.intp]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from skmdn import _mixture
 from skmdn._data.conversion import as_real
 from skmdn._data.outputs import Outputs
+from skmdn._data.supports import Supports
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import to_numpy, to_tensor
 from skmdn.density import _convert
@@ -38,6 +40,7 @@ class MixtureParameters:
 
     outputs: Outputs
     mixture: Mixture
+    supports: Supports
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class MixtureParameters:
             () if is_scalar else (n_outputs,),
             check_output_names(output_names, n_outputs),
         )
+        self.supports = Supports.without_bounds(n_outputs)
 
     @classmethod
     def from_covariances(
@@ -121,6 +125,7 @@ class MixtureParameters:
             **dict(parts),
             "event_shape": self.outputs.event_shape,
             "output_names": self.outputs.names,
+            "resolution": self.outputs.resolution,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -131,7 +136,10 @@ class MixtureParameters:
         else:
             self.mixture = Mixture(*(to_tensor(state[f]) for f in Mixture._fields))
             event_shape = state["event_shape"]
-        self.outputs = Outputs(event_shape, state["output_names"])
+        # States of earlier versions have no resolution.
+        resolution = state.get("resolution")
+        self.outputs = Outputs(event_shape, state["output_names"], resolution)
+        self.supports = Supports.without_bounds(self.outputs.size)
 
     # -- rows and parameters -----------------------------------------------------
 
@@ -222,7 +230,7 @@ class MixtureParameters:
             torch.cat(means, dim=1),
             torch.cat(factors, dim=1),
         )
-        return from_mixture(cls, pooled, densities[0].outputs)
+        return from_mixture(cls, pooled, _common_outputs(densities))
 
     def to_torch(self) -> torch.distributions.MixtureSameFamily:
         """Convert to a distribution of :mod:`torch.distributions`.
@@ -315,10 +323,19 @@ def _aligned(densities: Iterable[Density]) -> list[Density]:
 
 def _ordered(density: Density, outputs: Outputs) -> Density:
     """Return a density with the given outputs, in their order where it has names."""
-    mixture, names = density.mixture, density.outputs.names
-    if names not in (None, outputs.names):
-        mixture = _mixture.marginal(mixture, outputs.order_of("densities", names))
+    mixture, own = density.mixture, density.outputs
+    if own.names not in (None, outputs.names):
+        order = outputs.order_of("densities", own.names)
+        mixture, own = _mixture.marginal(mixture, order), own.select(order)
+    outputs = replace(outputs, resolution=own.resolution)
     return from_mixture(type(density), mixture, outputs)
+
+
+def _common_outputs(densities: Sequence[Density]) -> Outputs:
+    """Return the outputs of aligned densities, with the steps that all have."""
+    first, *others = (density.outputs for density in densities)
+    is_same = all(outputs.resolution == first.resolution for outputs in others)
+    return first if is_same else replace(first, resolution=None)
 
 
 def from_mixture(cls: type[Density], mixture: Mixture, outputs: Outputs) -> Density:
@@ -326,6 +343,7 @@ def from_mixture(cls: type[Density], mixture: Mixture, outputs: Outputs) -> Dens
     density = cls.__new__(cls)
     density.mixture = mixture
     density.outputs = outputs
+    density.supports = Supports.without_bounds(outputs.size)
     return density
 
 

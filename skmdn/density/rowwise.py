@@ -20,7 +20,7 @@ from skmdn._data.conversion import as_real
 from skmdn._data.outputs import Outputs
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import row_chunks, to_numpy, to_tensor
-from skmdn.density._base import ConditionalDensity
+from skmdn.density._distribution import Distribution
 
 BYTES_PER_FLOAT = 8
 
@@ -29,7 +29,7 @@ BYTES_PER_FLOAT = 8
 
 
 def as_points(
-    name: str, y: ArrayLike, density: ConditionalDensity, *, finite: bool = False
+    name: str, y: ArrayLike, density: Distribution, *, finite: bool = False
 ) -> Tensor:
     """Check points of y against a density; return a tensor (..., n or 1, d).
 
@@ -54,7 +54,7 @@ def as_points(
 
 def check_density(density: Any, usage: str) -> None:
     """Raise unless the argument `density` is one; `usage` shows the right order."""
-    if not isinstance(density, ConditionalDensity):
+    if not isinstance(density, Distribution):
         raise TypeError(
             f"density must be a density, got an object of type "
             f"{type(density).__name__}. Check the order of the arguments: {usage}."
@@ -62,7 +62,7 @@ def check_density(density: Any, usage: str) -> None:
 
 
 def as_observations(
-    y: ArrayLike, density: ConditionalDensity, *, finite: bool = False
+    y: ArrayLike, density: Distribution, *, finite: bool = False
 ) -> Tensor:
     """Check one observation of y for each row of a density; return a tensor (m, d).
 

@@ -18,6 +18,7 @@ from skmdn.nn.activations import ACTIVATIONS
 from skmdn.nn.embeddings import HandDifferentiated, Pass
 from skmdn.nn.layers import MemberLinear
 from skmdn.nn.network import MixtureDensityNetwork
+from skmdn.nn.targets import Targets
 
 
 class Backpropagation:
@@ -63,7 +64,8 @@ class Backpropagation:
         Parameters
         ----------
         X : Tensor of shape (n_members, n_rows, n_features)
-        y : Tensor of shape (n_members, n_rows, d)
+        y : Tensor of shape (n_members, n_rows, L * d)
+            With the blocks of `Targets`.
         weight : Tensor of shape (n_members, n_rows)
         loss : {"nll", "bound"}, default="nll"
             Name in `skmdn.nn.likelihood.LOSSES`.
@@ -82,10 +84,12 @@ class Backpropagation:
             if mask is not None:
                 hidden = hidden * mask
         self.last.forward(hidden)
+        head = self.network.head
+        targets = Targets.split(y, head.n_outputs)
         if self.network.has_skip:
-            y = y - self.network.shift(X)
-        losses = self.network.head.loss_and_gradient(
-            self.numbers, y, weight, self.grad_numbers, loss
+            targets = targets.minus(self.network.shift(X))
+        losses = head.loss_and_gradient(
+            self.numbers, targets, weight, self.grad_numbers, loss
         )
         gradient = self.last.backward(self.grad_output.mT)
         for layer, activated, mask in zip(

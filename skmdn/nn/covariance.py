@@ -13,7 +13,11 @@ import torch
 from torch import Tensor
 
 from skmdn import _mixture
+from skmdn._mixture.cells import truncate
 from skmdn.nn.head import MixtureHead, Whitened
+from skmdn.nn.marginal import Marginal, mask
+from skmdn.nn.targets import Targets
+from skmdn.nn.terms import CellTerms
 
 
 class CholeskyHead(MixtureHead):
@@ -23,6 +27,11 @@ class CholeskyHead(MixtureHead):
     1 / u_i^2. With r = y - mean, v = (I + B) r, z = u v and s = R u z,
 
         d / d log u = R (z^2 - 1)    d / d mean = -(I + B)' s    d / d B_ij = s_i r_j
+
+    Of an output in a cell, E[X] and E[X^2] in the cell replace z and z^2 (see
+    `skmdn._mixture.cells`). Of missing outputs, the mean of the gradient given the
+    observed ones counts, by Fisher's identity: their conditional means replace r, and
+    the conditional covariance adds to products of residuals (see `marginal`).
     """
 
     upper_index: Tensor
@@ -92,19 +101,47 @@ class CholeskyHead(MixtureHead):
         roots = _mixture.invert_factors(self.factors(log_precision, entries))
         return roots.square().sum(-1).movedim(1, -1)
 
-    def whiten(self, residuals: Tensor, u: Tensor, entries: Tensor) -> Whitened:
+    def whiten(
+        self,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        observed: Tensor | None = None,
+    ) -> Whitened:
+        if observed is not None:
+            if entries.shape[2]:
+                return Marginal.of(residuals, u, self.upper(entries), observed).whitened
+            residuals, u = mask(observed, residuals, u)
         log_dets = u.log().sum(2)
         if u.shape[2] == 1 < self.n_outputs:
             log_dets *= self.n_outputs
-        v = residuals
-        if entries.shape[2]:
-            v = residuals.clone()
-            rows = residuals.unsqueeze(3).unbind(2)
-            for j, column in self.columns(entries):
-                v.narrow(2, 0, j).addcmul_(column, rows[j])
-        z = u * v
+        z = u * self._explain(residuals, entries)
         squares = z.square()
         return Whitened(log_dets, squares.sum(2), (z, squares))
+
+    def _explain(self, residuals: Tensor, entries: Tensor) -> Tensor:
+        """Compute v = (I + B) r."""
+        if not entries.shape[2]:
+            return residuals
+        v = residuals.clone()
+        rows = residuals.unsqueeze(3).unbind(2)
+        for j, column in self.columns(entries):
+            v.narrow(2, 0, j).addcmul_(column, rows[j])
+        return v
+
+    def regress(
+        self,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        observed: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        if observed is not None:
+            if entries.shape[2]:
+                part = Marginal.of(residuals, u, self.upper(entries), observed)
+                return part.z, part.precision
+            residuals, u = mask(observed, residuals, u)
+        return u * self._explain(residuals, entries), u
 
     def differentiate(
         self,
@@ -115,7 +152,42 @@ class CholeskyHead(MixtureHead):
         saved: tuple[Tensor, ...],
         grad_means: Tensor,
         grad_entries: Tensor,
+        observed: Tensor | None = None,
     ) -> Tensor:
+        buffers = grad_means, grad_entries
+        if observed is None:
+            return self._differentiate(minus_r, residuals, u, entries, saved, *buffers)
+        if not entries.shape[2]:  # z is zero where missing
+            grad_log_u = self._differentiate(
+                minus_r, residuals, u, entries, saved, *buffers
+            )
+            return grad_log_u.masked_fill(~observed, 0)
+        filled, root = saved
+        upper = self.upper(entries)
+        noise = root + torch.einsum("mgijn,mgjkn->mgikn", upper, root)
+        scaled = u[:, :, :, None] * noise
+        z = u * self._explain(filled, entries)
+        squares = z.square() + scaled.square().sum(3)
+        grad_log_u = self._differentiate(
+            minus_r, filled, u, entries, (z, squares), *buffers
+        )
+        products = torch.einsum("mgikn,mgjkn->mgijn", u[:, :, :, None] * scaled, root)
+        products = products.flatten(2, 3).index_select(2, self.upper_index)
+        shared = minus_r if len(products[0]) > 1 else minus_r.sum(1, keepdim=True)
+        grad_entries -= shared * products
+        return grad_log_u
+
+    def _differentiate(
+        self,
+        minus_r: Tensor,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        saved: tuple[Tensor, ...],
+        grad_means: Tensor,
+        grad_entries: Tensor,
+    ) -> Tensor:
+        """Differentiate, given z and z^2, or what replaces them; the first changes."""
         z, squares = saved
         s = torch.mul(z.mul_(u), minus_r, out=grad_means)
         if entries.shape[2]:
@@ -132,6 +204,38 @@ class CholeskyHead(MixtureHead):
                     torch.sum(outer, 1, keepdim=True, out=grad_column)
                 rows[j].add_((earlier * column).sum(2, keepdim=True))
         return torch.addcmul(minus_r, minus_r, squares, value=-1)
+
+    def evaluate_cells(
+        self, residuals: Tensor, u: Tensor, entries: Tensor, targets: Targets
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if not self.is_by_hand(targets):
+            return super().evaluate_cells(residuals, u, entries, targets)
+        z, precision, below, above = self.cell_terms(residuals, u, entries, targets)
+        cells = truncate(z, precision * below, precision * above)
+        log_units = CellTerms.log_units(precision, below, above)
+        log_density = (cells.log_probability + log_units).sum(2)
+        return log_density, (cells.mean, cells.square)
+
+    def differentiate_cells(
+        self,
+        minus_r: Tensor,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        saved: tuple[Tensor, ...],
+        grad_means: Tensor,
+        grad_entries: Tensor,
+        targets: Targets,
+    ) -> Tensor:
+        arguments = minus_r, residuals, u, entries, saved, grad_means, grad_entries
+        if not self.is_by_hand(targets):
+            return super().differentiate_cells(*arguments, targets)
+        return self._differentiate(*arguments)
+
+    def is_by_hand(self, targets: Targets) -> bool:
+        # All but cells of outputs that are regressed on the observed ones among others.
+        has_both = targets.below is not None and targets.observed is not None
+        return not (has_both and self.sizes[3])
 
     def numbers_of(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
         _, _, diagonal, entries = self.shapes
@@ -159,7 +263,7 @@ class LowRankHead(MixtureHead):
         d / d log u = R (e s - 1)    d / d mean = -R u s
         d / d A = R (A C^-1 - s x')
 
-    No d x d matrix is formed.
+    No d x d matrix is formed. Missing outputs have no rows in D and A.
     """
 
     def factors(self, log_precision: Tensor, entries: Tensor) -> Tensor:
@@ -183,7 +287,16 @@ class LowRankHead(MixtureHead):
         _, variances = self.floored(log_precision)
         return variances * (1 + entries.square().sum(2))
 
-    def whiten(self, residuals: Tensor, u: Tensor, entries: Tensor) -> Whitened:
+    def whiten(
+        self,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        observed: Tensor | None = None,
+    ) -> Whitened:
+        if observed is not None:
+            residuals, u = mask(observed, residuals, u)
+            entries = entries * observed.unsqueeze(-3)
         e = u * residuals
         inverse, log_det = _inverse_gram(entries)
         b = (entries * e[:, :, None]).sum(3)
@@ -192,6 +305,23 @@ class LowRankHead(MixtureHead):
         distances = s.square().sum(2) + x.square().sum(2)
         log_dets = torch.sub(u.log().sum(2), log_det, alpha=0.5)
         return Whitened(log_dets, distances, (e, s, x, inverse))
+
+    def regress(
+        self,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        observed: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        if observed is not None:
+            residuals, u = mask(observed, residuals, u)
+            entries = entries * observed.unsqueeze(-3)
+        e = u * residuals
+        x, variances = _regress_on_later(entries)
+        loaded = (entries * e[:, :, None]).flip(3)
+        later = (loaded.cumsum(3) - loaded).flip(3)
+        scales = variances.rsqrt()
+        return scales * (e - (x * later).sum(2)), scales * u
 
     def differentiate(
         self,
@@ -202,15 +332,24 @@ class LowRankHead(MixtureHead):
         saved: tuple[Tensor, ...],
         grad_means: Tensor,
         grad_entries: Tensor,
+        observed: Tensor | None = None,
     ) -> Tensor:
         e, s, x, inverse = saved
+        if observed is not None:
+            entries = entries * observed.unsqueeze(-3)
         shared = s * minus_r
         torch.mul(shared, u, out=grad_means)
         inverse = inverse * minus_r.unsqueeze(2)
         for j, grad_column in enumerate(grad_entries.unbind(2)):
             torch.mul(shared, x[:, :, j, None], out=grad_column)
             grad_column -= (inverse[:, :, j, :, None] * entries).sum(2)
-        return torch.addcmul(minus_r, shared, e, value=-1)
+        grad_log_u = torch.addcmul(minus_r, shared, e, value=-1)
+        if observed is None:
+            return grad_log_u
+        return grad_log_u.masked_fill_(~observed, 0)
+
+    def is_by_hand(self, targets: Targets) -> bool:
+        return targets.below is None
 
     def numbers_of(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Put the leading principal axes into A, and the remainder into D."""
@@ -296,6 +435,7 @@ def make_head(
     rank: int,
     *,
     reg_covar: float,
+    largest_scale: float,
     generator: torch.Generator,
 ) -> MixtureHead:
     """Build the head of a covariance type."""
@@ -307,5 +447,6 @@ def make_head(
         n_outputs,
         *shapes(n_components, n_outputs, rank),
         reg_covar=reg_covar,
+        largest_scale=largest_scale,
         generator=generator,
     )

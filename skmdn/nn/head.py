@@ -25,15 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from skmdn import _mixture
-from skmdn._mixture import Mixture
+from skmdn._mixture import Mixture, cells
 from skmdn._utils.compat import aten
 from skmdn.nn.layers import MemberLinear
-from skmdn.nn.likelihood import LOSSES, Calibration, Terms
+from skmdn.nn.likelihood import LOSSES, Calibration
+from skmdn.nn.targets import Targets
+from skmdn.nn.terms import CellTerms, PartialTerms, PointTerms, Terms
 
 # Bounds of the standard deviation of an output given the others, in the unit of the
 # standardised y: wider than any component needs, and far from overflow.
 LARGEST_SCALE, SMALLEST_SCALE = 100.0, 1e-15
-LOG_PRECISION_RANGE = (-math.log(LARGEST_SCALE), -math.log(SMALLEST_SCALE))
 
 # Scale of the initial weights, small so that every row starts with the unconditional
 # mixture of the biases.
@@ -59,8 +60,9 @@ class MixtureHead(nn.Module, ABC):
     before anything else uses it: quadratic form and determinant agree, and the density
     cannot exceed (2 pi reg_covar)^(-d/2).
 
-    A subclass defines `factors`, `variances`, `whiten` and `numbers_of`; it may
-    override `differentiate` by a faster gradient.
+    A subclass defines `factors`, `variances`, `whiten`, `regress` and `numbers_of`; it
+    may override `differentiate`, `evaluate_cells` and `differentiate_cells` by a faster
+    gradient.
 
     Shape: (n_members, n, width) -> Mixture with leading axes (n_members, n).
 
@@ -69,7 +71,7 @@ class MixtureHead(nn.Module, ABC):
     n_members, width, n_components, n_outputs : int
     log_precision_shape, entries_shape : tuple of int
         Shapes of these numbers for one row of one member; the first axis is K or 1.
-    reg_covar : float
+    reg_covar, largest_scale : float
     generator : torch.Generator
         Source of the initial weights, on the CPU.
     """
@@ -86,6 +88,7 @@ class MixtureHead(nn.Module, ABC):
         entries_shape: tuple[int, ...],
         *,
         reg_covar: float,
+        largest_scale: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -98,6 +101,7 @@ class MixtureHead(nn.Module, ABC):
         ]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.reg_covar = reg_covar
+        self.range = -math.log(largest_scale), -math.log(SMALLEST_SCALE)
         self.register_buffer("order", None)
         self.linear = MemberLinear(
             n_members, width, sum(self.sizes), gain=HEAD_GAIN, generator=generator
@@ -114,10 +118,34 @@ class MixtureHead(nn.Module, ABC):
         """Return the variance of each output, (M, K or 1, d, n)."""
 
     @abstractmethod
-    def whiten(self, residuals: Tensor, u: Tensor, entries: Tensor) -> Whitened:
+    def whiten(
+        self,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        observed: Tensor | None = None,
+    ) -> Whitened:
         """Compute distances and log-determinants of residuals (M, K, d, n).
 
-        The precisions u, (M, K or 1, d or 1, n), have the floor inside.
+        The precisions u, (M, K or 1, d or 1, n), have the floor inside. With a mask
+        `observed`, (M or 1, 1, d, n), they are those of the marginal of these outputs.
+        """
+
+    @abstractmethod
+    def regress(
+        self,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        observed: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Whiten each output given the later observed ones.
+
+        Returns
+        -------
+        z, precision : Tensor of shape (M, K, d, n) and (M, K or 1, d or 1, n)
+            Whitened residuals, zero where missing, and inverse standard deviations
+            of the outputs given the later ones, one where missing.
         """
 
     @abstractmethod
@@ -136,6 +164,7 @@ class MixtureHead(nn.Module, ABC):
         saved: tuple[Tensor, ...],
         grad_means: Tensor,
         grad_entries: Tensor,
+        observed: Tensor | None = None,
     ) -> Tensor:
         """Differentiate -sum_k R_k log p_k(y) by autograd through `whiten`.
 
@@ -143,7 +172,7 @@ class MixtureHead(nn.Module, ABC):
         ----------
         minus_r : Tensor of shape (M, K, 1, n)
             Minus the responsibilities, times the weight of the row.
-        residuals, u, entries, saved
+        residuals, u, entries, observed, saved
             Arguments of `whiten`, and what it saved; an override may overwrite `saved`.
         grad_means, grad_entries : Tensor
             Buffers for the gradients with respect to means and entries.
@@ -153,16 +182,60 @@ class MixtureHead(nn.Module, ABC):
         grad_log_u : Tensor of shape (M, K, d, n) or that of u
             Gradient with respect to log u, before the sum over what shares a number.
         """
-        inputs = [part.detach().requires_grad_() for part in (residuals, u, entries)]
+        inputs = residuals, u, entries = [
+            part.detach().requires_grad_() for part in (residuals, u, entries)
+        ]
         with torch.enable_grad():
-            log_dets, distances, _ = self.whiten(*inputs)
+            log_dets, distances, _ = self.whiten(residuals, u, entries, observed)
             joint = (log_dets - 0.5 * distances).expand(minus_r.squeeze(2).shape)
-        grad_residuals, grad_u, grad_others = torch.autograd.grad(
-            joint, inputs, minus_r.squeeze(2), allow_unused=True, materialize_grads=True
-        )
-        torch.neg(grad_residuals, out=grad_means)
-        grad_entries.copy_(grad_others)
-        return grad_u * u
+        return _pull_back(joint, inputs, minus_r, grad_means, grad_entries)
+
+    # -- cells ---------------------------------------------------------------------
+
+    def cell_terms(
+        self, residuals: Tensor, u: Tensor, entries: Tensor, targets: Targets
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute the last tensors of `CellTerms`; a precision can have 1 for d."""
+        assert targets.below is not None
+        assert targets.above is not None
+        z, precision = self.regress(residuals, u, entries, targets.observed)
+        return z, precision, targets.below, targets.above
+
+    def evaluate_cells(
+        self, residuals: Tensor, u: Tensor, entries: Tensor, targets: Targets
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute the log-densities of targets in cells, (M, K, n), for autograd.
+
+        The second value is saved for `differentiate_cells`.
+        """
+        inputs = residuals, u, entries = [
+            part.detach().requires_grad_() for part in (residuals, u, entries)
+        ]
+        with torch.enable_grad():
+            z, precision, below, above = self.cell_terms(residuals, u, entries, targets)
+            log_density = cells.log_probability(z, precision * below, precision * above)
+            log_density = log_density + CellTerms.log_units(precision, below, above)
+            joint = log_density.sum(2)
+        return joint.detach(), (joint, *inputs)
+
+    def differentiate_cells(
+        self,
+        minus_r: Tensor,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        saved: tuple[Tensor, ...],
+        grad_means: Tensor,
+        grad_entries: Tensor,
+        targets: Targets,
+    ) -> Tensor:
+        """Do for `evaluate_cells` what `differentiate` does for `whiten`."""
+        joint, *inputs = saved
+        return _pull_back(joint, inputs, minus_r, grad_means, grad_entries)
+
+    def is_by_hand(self, targets: Targets) -> bool:
+        """Return whether the gradient for targets of these kinds needs no autograd."""
+        return False
 
     # -- evaluation ----------------------------------------------------------------
 
@@ -223,18 +296,38 @@ class MixtureHead(nn.Module, ABC):
         second = self.variances(*spread) + (means - mean[:, None]).square()
         return self.restored(mean), self.restored((weights * second).sum(1))
 
-    def terms(self, hidden: Tensor, y: Tensor, nearness: Tensor | None = None) -> Terms:
-        """Compute the terms of the log-density of y, (n, d) or (n_members, n, d)."""
+    def arranged(self, targets: Targets) -> Targets:
+        """Put targets (n, d) or (n_members, n, d) in the order and layout of the head.
+
+        Their shape becomes (n_members, 1, d, n), or (1, d, n) if they and the order are
+        those of all members.
+        """
+        return targets.map(lambda part: self.ordered(part.mT).unsqueeze(-3))
+
+    def terms(
+        self, hidden: Tensor, targets: Targets, nearness: Tensor | None = None
+    ) -> Terms:
+        """Compute the terms of the log-density of targets."""
         raw = self.raw(hidden, nearness)
         logits, means, log_precision, entries = self.split(raw)
         _, variances = self.floored(log_precision)
-        residuals = self.ordered(y.mT).unsqueeze(-3) - means
-        white = self.whiten(residuals, variances.rsqrt(), entries)
-        return Terms(logits.log_softmax(1), white.log_dets, white.distances)
+        targets = self.arranged(targets)
+        numbers = targets.points - means, variances.rsqrt(), entries
+        log_weights = logits.log_softmax(1)
+        if targets.below is not None:
+            shape = len(means), -1, self.n_outputs, -1
+            parts = self.cell_terms(*numbers, targets)
+            return CellTerms(log_weights, *(part.expand(shape) for part in parts))
+        log_dets, distances, _ = self.whiten(*numbers, targets.observed)
+        if targets.observed is None:
+            return PointTerms(log_weights, log_dets, distances, self.n_outputs)
+        n_observed = targets.observed.sum(-2, dtype=means.dtype)
+        n_observed = n_observed.expand(len(means), 1, -1)
+        return PartialTerms(log_weights, log_dets, distances, n_observed)
 
     def floored(self, log_precision: Tensor) -> tuple[Tensor, Tensor]:
         """Return the variances without and with the floor; the latter are 1 / u^2."""
-        above = log_precision.clamp(*LOG_PRECISION_RANGE).mul(-2).exp()
+        above = log_precision.clamp(*self.range).mul(-2).exp()
         return above, above + self.reg_covar
 
     def unfloored(self, variances: Tensor) -> Tensor:
@@ -246,7 +339,7 @@ class MixtureHead(nn.Module, ABC):
     def loss_and_gradient(
         self,
         numbers: list[Tensor],
-        y: Tensor,
+        targets: Targets,
         weight: Tensor,
         grad_numbers: list[Tensor],
         loss: str = "nll",
@@ -260,7 +353,7 @@ class MixtureHead(nn.Module, ABC):
         ----------
         numbers, grad_numbers : lists of Tensor
             `split` of the last layer's output and of the buffer for its gradient.
-        y : Tensor of shape (n_members, n, d)
+        targets : Targets of shape (n_members, n, d)
         weight : Tensor of shape (n_members, n)
         loss : {"nll", "bound"}, default="nll"
             Name in `LOSSES`.
@@ -272,30 +365,59 @@ class MixtureHead(nn.Module, ABC):
         """
         logits, means, log_precision, entries = numbers
         grad_logits, grad_means, grad_log_precision, grad_entries = grad_numbers
-        residuals = self.ordered(y.mT).unsqueeze(-3) - means
+        targets = self.arranged(targets)
+        residuals = targets.points - means
         above, variances = self.floored(log_precision)
         u = variances.rsqrt()
-        log_dets, distances, saved = self.whiten(residuals, u, entries)
         stacked = logits.new_empty((2, *logits.shape))
         stacked[0] = logits
-        torch.add(logits, log_dets, out=stacked[1]).sub_(distances, alpha=0.5)
+        given = residuals, u, entries
+        saved = self._add_log_densities(logits, *given, targets, out=stacked[1])
         losses = LOSSES[loss].respond_(stacked)
         # Negating the weights here avoids later changes of sign.
         stacked *= weight.neg().unsqueeze(1)
         minus_weights, minus_r = stacked.unbind()
         torch.sub(minus_r, minus_weights, out=grad_logits)
-        grad_log_u = self.differentiate(
-            minus_r.unsqueeze(2), residuals, u, entries, saved, grad_means, grad_entries
-        )
+        arguments = minus_r.unsqueeze(2), *given, saved, grad_means, grad_entries
+        if targets.below is None:
+            grad_log_u = self.differentiate(*arguments, targets.observed)
+        else:
+            grad_log_u = self.differentiate_cells(*arguments, targets)
         # Floor: d log u = (above / variance) d log_precision; zero where it is clamped.
         grad_log_u = sum_like(grad_log_u, log_precision).mul_(above.div_(variances))
         aten.hardtanh_backward.grad_input(
             grad_log_u,
             log_precision,
-            *LOG_PRECISION_RANGE,
+            *self.range,
             grad_input=grad_log_precision,
         )
-        return losses.add_(0.5 * self.n_outputs * _mixture.LOG_2PI).mul_(weight)
+        return losses.add_(self._constant(targets, losses.dtype)).mul_(weight)
+
+    def _add_log_densities(
+        self,
+        logits: Tensor,
+        residuals: Tensor,
+        u: Tensor,
+        entries: Tensor,
+        targets: Targets,
+        out: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Add log-densities to the logits, plus `_constant`; return what is saved."""
+        if targets.below is not None:
+            log_densities, saved = self.evaluate_cells(residuals, u, entries, targets)
+            torch.add(logits, log_densities, out=out)
+            return saved
+        white = self.whiten(residuals, u, entries, targets.observed)
+        torch.add(logits, white.log_dets, out=out).sub_(white.distances, alpha=0.5)
+        return white.saved
+
+    def _constant(self, targets: Targets, dtype: torch.dtype) -> float | Tensor:
+        """Return the constant of the losses, in nats; (M or 1, n) if it differs."""
+        if targets.below is not None:
+            return 0.0
+        if targets.observed is None:
+            return 0.5 * self.n_outputs * _mixture.LOG_2PI
+        return 0.5 * _mixture.LOG_2PI * targets.observed.sum((-3, -2), dtype=dtype)
 
     @torch.no_grad()
     def start_at(
@@ -346,6 +468,25 @@ def _take(outputs: Tensor, order: Tensor) -> Tensor:
     index = order.view(len(order), *[1] * n_between, -1, 1)
     shape = (len(order), *outputs.shape[1:])
     return outputs.expand(shape).gather(-2, index.expand(shape))
+
+
+def _pull_back(
+    joint: Tensor,
+    inputs: Sequence[Tensor],
+    minus_r: Tensor,
+    grad_means: Tensor,
+    grad_entries: Tensor,
+) -> Tensor:
+    """Write the gradients of the means and entries by autograd; return that of log u.
+
+    The inputs of `joint` are residuals, u and entries.
+    """
+    grad_residuals, grad_u, grad_others = torch.autograd.grad(
+        joint, inputs, minus_r.squeeze(2), allow_unused=True, materialize_grads=True
+    )
+    torch.neg(grad_residuals, out=grad_means)
+    grad_entries.copy_(grad_others)
+    return grad_u * inputs[1].detach()
 
 
 def sum_like(gradient: Tensor, shared: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Log-likelihood of mixtures: its terms, their calibration, and the losses."""
+"""Losses of mixtures, and the calibration of densities."""
 
 from __future__ import annotations
 
@@ -35,35 +35,6 @@ class Calibration(NamedTuple):
             self.log_sharpness - first.log_sharpness,
             self.log_inverse_temperature - first.log_inverse_temperature,
         )
-
-
-class Terms(NamedTuple):
-    """Terms of the log-density of a row, each (n_members, K, n).
-
-    log p = logsumexp_k(log_weight_k + log_det_k - distance_k / 2) - d/2 log 2 pi.
-    """
-
-    log_weights: Tensor
-    log_dets: Tensor
-    distances: Tensor
-
-    def log_density(self, n_outputs: int) -> Tensor:
-        """Return the log-density under each member, (n_members, n), in nats."""
-        joint = self.log_weights + self.log_dets - 0.5 * self.distances
-        return joint.logsumexp(1) - 0.5 * n_outputs * _mixture.LOG_2PI
-
-    def calibrated(self, calibration: Calibration, n_outputs: int) -> Terms:
-        """Return the terms under a calibration, without a floor of the variances."""
-        log_sharpness, log_power = calibration
-        return Terms(
-            (math.exp(log_power) * self.log_weights).log_softmax(1),
-            self.log_dets + n_outputs * log_sharpness,
-            math.exp(2 * log_sharpness) * self.distances,
-        )
-
-    def select(self, index: Tensor) -> Terms:
-        """Return the terms of some members."""
-        return Terms(*(part[index] for part in self))
 
 
 # -- losses ------------------------------------------------------------------------

@@ -16,9 +16,11 @@ from skmdn.nn.activations import ACTIVATIONS
 from skmdn.nn.backbones import Backbones
 from skmdn.nn.covariance import make_head
 from skmdn.nn.embeddings import EMBEDDINGS, SATURATION
+from skmdn.nn.head import LARGEST_SCALE
 from skmdn.nn.isolation import without_autocast
 from skmdn.nn.layers import MemberLinear, draw_dropout_mask
-from skmdn.nn.likelihood import Terms
+from skmdn.nn.targets import Targets
+from skmdn.nn.terms import Terms
 
 # Standard deviations from the mean up to which features count in the skip connection,
 # and in the linear model that it adds: one row far out must not determine it.
@@ -74,6 +76,8 @@ class MixtureDensityNetwork(nn.Module):
     reg_covar : float, default=1e-6
         Floor added to the variance of each output given those that explain it; in
         "full" and "tied" covariances each member has a random order of the outputs.
+    largest_scale : float, default=100.0
+        Bound of the standard deviation of each output given those that explain it.
     generator : torch.Generator, default=None
         Source of the initial parameters and of dropout masks, on the CPU. None takes
         one with the default seed.
@@ -126,6 +130,7 @@ class MixtureDensityNetwork(nn.Module):
         dropout: float = 0.0,
         network: Callable[[int], nn.Module] | None = None,
         reg_covar: float = 1e-6,
+        largest_scale: float = LARGEST_SCALE,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -146,6 +151,7 @@ class MixtureDensityNetwork(nn.Module):
             "dropout": dropout,
             "network": network,
             "reg_covar": reg_covar,
+            "largest_scale": largest_scale,
         }
         generator = generator or torch.Generator(device="cpu")
         self.generator: torch.Generator | None = generator
@@ -161,7 +167,8 @@ class MixtureDensityNetwork(nn.Module):
             for n_in, n_out in pairwise(widths)
         )
         sizes = n_members, widths[-1], n_components, n_outputs
-        options: dict[str, Any] = {"reg_covar": reg_covar, "generator": generator}
+        options: dict[str, Any] = {"generator": generator}
+        options |= {"reg_covar": reg_covar, "largest_scale": largest_scale}
         self.head = make_head(*sizes, covariance_type, rank, **options)
         self.has_skip, self.has_range = has_skip, has_range
         self._build_buffers()
@@ -263,11 +270,16 @@ class MixtureDensityNetwork(nn.Module):
 
     @without_autocast
     def terms(self, X: Tensor, y: Tensor) -> Terms:
-        """Compute the terms of the log-density of y, (n, d) or (n_members, n, d)."""
+        """Compute the terms of the log-density of targets.
+
+        Their shape is (n, L * d) or (n_members, n, L * d), with the blocks of
+        `Targets`.
+        """
         nearness = self.nearness(X)
+        targets = Targets.split(y, self.head.n_outputs)
         if self.has_skip:
-            y = y - self.shift(X, nearness)
-        return self.head.terms(self.last_hidden(X), y, nearness)
+            targets = targets.minus(self.shift(X, nearness))
+        return self.head.terms(self.last_hidden(X), targets, nearness)
 
     @torch.no_grad()
     def set_skip(

@@ -105,9 +105,11 @@ class NetworkPool(nn.Module):
         return mean, _sum(weights, variances.add_((means - mean).square_()))
 
     def log_density(self, X: Inputs, y: Tensor) -> Tensor:
-        """Compute the log-density of y (n, d), (n,), in nats."""
-        d = y.shape[-1]
-        values = [net.terms(x, y).log_density(d) for net, x, _ in self._weighted(X)]
+        """Compute the log-density of targets y (n, L * d), (n,), in nats.
+
+        For the blocks of y, see `skmdn.nn.targets.Targets`.
+        """
+        values = [net.terms(x, y).log_density() for net, x, _ in self._weighted(X)]
         log_densities = torch.cat(values)
         log_weights = self.log_weights[:, None].to(log_densities)
         return (log_densities + log_weights).logsumexp(0)

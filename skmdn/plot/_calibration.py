@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from skmdn.density import ConditionalDensity
+from skmdn.density.recorded import RecordedDensity
 from skmdn.density.rowwise import check_density
 from skmdn.metrics import coverage, pit, predict_density
 from skmdn.plot._axes import MODEL_COLOR, REFERENCE_COLOR, get_axes
@@ -48,7 +49,11 @@ class _ObservationDisplay(ABC):
     @classmethod
     @abstractmethod
     def from_predictions(
-        cls, density: ConditionalDensity, y: ArrayLike, *, ax: Any = None
+        cls,
+        density: ConditionalDensity | RecordedDensity,
+        y: ArrayLike,
+        *,
+        ax: Any = None,
     ) -> Self:
         """Draw the display of predicted densities and observed values."""
 
@@ -90,13 +95,17 @@ class PITDisplay(_ObservationDisplay):
 
     @classmethod
     def from_predictions(
-        cls, density: ConditionalDensity, y: ArrayLike, *, ax: Any = None
+        cls,
+        density: ConditionalDensity | RecordedDensity,
+        y: ArrayLike,
+        *,
+        ax: Any = None,
     ) -> Self:
         """Draw the transforms of observed values under predicted densities.
 
         Parameters
         ----------
-        density : ConditionalDensity
+        density : ConditionalDensity or RecordedDensity
             Predicted densities.
         y : array-like of shape (n,) or (n, n_outputs)
             Observed values.
@@ -149,7 +158,9 @@ class PITDisplay(_ObservationDisplay):
 class CalibrationDisplay(_ObservationDisplay):
     """Coverage of highest-density regions against their nominal probability.
 
-    Below the diagonal the densities are overconfident, above it underconfident.
+    For a RecordedDensity the regions are central intervals, see
+    `skmdn.metrics.coverage`. Below the diagonal the densities are overconfident, above
+    it underconfident.
 
     Parameters
     ----------
@@ -192,13 +203,17 @@ class CalibrationDisplay(_ObservationDisplay):
 
     @classmethod
     def from_predictions(
-        cls, density: ConditionalDensity, y: ArrayLike, *, ax: Any = None
+        cls,
+        density: ConditionalDensity | RecordedDensity,
+        y: ArrayLike,
+        *,
+        ax: Any = None,
     ) -> Self:
         """Draw the coverage of observed values by predicted densities.
 
         Parameters
         ----------
-        density : ConditionalDensity
+        density : ConditionalDensity or RecordedDensity
             Predicted densities.
         y : array-like of shape (n,) or (n, n_outputs)
             Observed values.

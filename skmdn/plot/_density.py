@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skmdn._data.conversion import as_real
-from skmdn.density import MixtureDensity
+from skmdn._data.supports import Support
 from skmdn.density.rowwise import check_density
+from skmdn.density.transformed import Density
 from skmdn.metrics import predict_density
 from skmdn.plot._axes import (
     MODEL_COLOR,
@@ -55,7 +56,7 @@ class DensityDisplay:
 
     Parameters
     ----------
-    density : MixtureDensity
+    density : MixtureDensity or TransformedDensity
         Density of one output, or of two for contours.
     x : ndarray of shape (n,), default=None
         Position of each row: the horizontal axis of a heat map, the order and the
@@ -80,7 +81,7 @@ class DensityDisplay:
     densities that are far from the others or much wider, and the observed values
     that are not farther away than the length of the axis. Arrows at the frame mark
     the other values, and a note in the axes counts them and the densities that
-    extend beyond the axis.
+    extend beyond the axis. Bounds of the outputs limit the axes.
 
     A cell of a heat map has the mean density of the cell, and contours widen
     components that are thinner than 1/400 of an axis or 0.6 cells of their grid, so
@@ -102,7 +103,7 @@ class DensityDisplay:
 
     def __init__(
         self,
-        density: MixtureDensity,
+        density: Density,
         *,
         x: NDArray[np.float64] | None = None,
         y: NDArray[np.float64] | None = None,
@@ -175,7 +176,7 @@ class DensityDisplay:
     @classmethod
     def from_predictions(
         cls,
-        density: MixtureDensity,
+        density: Density,
         y: ArrayLike | None = None,
         *,
         x: ArrayLike | None = None,
@@ -189,7 +190,7 @@ class DensityDisplay:
 
         Parameters
         ----------
-        density : MixtureDensity
+        density : MixtureDensity or TransformedDensity
             Predicted densities.
         y : array-like of shape (n,) or (n, n_outputs), default=None
             Observed values.
@@ -281,7 +282,7 @@ class DensityDisplay:
         members = _members(groups)
         density = self.density.marginal(0)[np.concatenate(members)]
         quantiles = density.ppf(QUANTILES)
-        limits = _y_limits(quantiles, members, self.y)
+        limits = _y_limits(quantiles, members, self.y, density.supports[0])
         edges = np.linspace(*limits, N_CELLS + 1)
         heights = column_heights(density, edges, quantiles, list(map(len, members)))
         mesh = ax.pcolormesh(
@@ -325,7 +326,7 @@ class DensityDisplay:
         scalar = self.density.marginal(0)
         quantiles = scalar[np.concatenate(members)].ppf(QUANTILES)
         y = None if self.y is None else self.y[np.concatenate(groups)]
-        limits = _y_limits(quantiles, members, y)
+        limits = _y_limits(quantiles, members, y, scalar.supports[0])
         traces = [trace(scalar[rows], *limits) for rows in members]
         peaks = np.array([heights.max() for _, heights in traces])
         unit, ceiling = 1.0, np.inf
@@ -398,17 +399,22 @@ def _members(groups: list[Rows]) -> list[Rows]:
     return [rows[thin(len(rows), n_most)] for rows in groups]
 
 
-def _y_limits(quantiles: Floats, members: list[Rows], y: Floats | None) -> Limits:
+def _y_limits(
+    quantiles: Floats, members: list[Rows], y: Floats | None, support: Support
+) -> Limits:
     """Return the limits of y for groups of densities with quantiles (n_levels, n).
 
-    A few of the groups, and of the densities of a group, do not determine them.
+    A few of the groups, and of the densities of a group, do not determine them. They
+    lie inside the support.
     """
     ends = np.cumsum(list(map(len, members)))[:-1]
     groups = [q[[0, MEDIAN, -1]] for q in np.split(quantiles, ends, axis=1)]
     ranges = np.array([usual_range(*group) for group in groups])
     middles = np.array([np.median(middle) for _, middle, _ in groups])
     limits = usual_range(ranges[:, 0], middles, ranges[:, 1])
-    return limits if y is None else extend(*limits, y)
+    if y is not None:
+        limits = extend(*limits, y)
+    return max(limits[0], support.ends[0]), min(limits[1], support.ends[1])
 
 
 def _count_cut(quantiles: Floats, limits: Limits) -> tuple[int, int, str]:

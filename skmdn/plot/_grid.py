@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from skmdn.density import MixtureDensity
+from skmdn import _mixture
+from skmdn.density.transformed import Density
 from skmdn.plot._axes import Floats, Limits
 
 # Share of the rows whose ends may exceed the range, at each end.
@@ -77,7 +78,7 @@ def cell_edges(x: Floats) -> Floats:
 
 
 def column_heights(
-    density: MixtureDensity, edges: Floats, quantiles: Floats, sizes: Sequence[int]
+    density: Density, edges: Floats, quantiles: Floats, sizes: Sequence[int]
 ) -> Floats:
     """Return mean densities of the cells of columns, relative to each column's highest.
 
@@ -86,7 +87,7 @@ def column_heights(
 
     Parameters
     ----------
-    density : MixtureDensity
+    density : MixtureDensity or TransformedDensity
         Density of a scalar, n rows.
     edges : ndarray of shape (n_cells + 1,)
         Edges of the cells, evenly spaced.
@@ -110,10 +111,10 @@ def column_heights(
     return relative
 
 
-def trace(density: MixtureDensity, low: float, high: float) -> tuple[Floats, Floats]:
+def trace(density: Density, low: float, high: float) -> tuple[Floats, Floats]:
     """Return points y and heights, each (m,), of the mean density of the rows.
 
-    The points include the means of components that a regular grid could miss, and
+    The points include the peaks of components that a regular grid could miss, and
     cells are halved until their chords follow the curve.
     """
 
@@ -122,8 +123,7 @@ def trace(density: MixtureDensity, low: float, high: float) -> tuple[Floats, Flo
         return mean
 
     y = np.linspace(low, high, N_POINTS)
-    is_narrow = density.precision_factors * (y[1] - y[0]) > 1
-    spikes = density.means[is_narrow & (density.weights > 0)]
+    spikes = _narrow_peaks(density, y[1] - y[0])
     y = np.unique(np.concatenate([y, spikes[(spikes > low) & (spikes < high)]]))
     heights = height(y)
     is_coarse = np.ones(len(y) - 1, dtype=bool)
@@ -140,3 +140,14 @@ def trace(density: MixtureDensity, low: float, high: float) -> tuple[Floats, Flo
         if not bends.any():
             break
     return y, heights
+
+
+def _narrow_peaks(density: Density, width: float) -> Floats:
+    """Return the peaks (m,) of all components with smaller standard deviations."""
+    support = density.supports[0]
+    mixture = _mixture.as_function_of_latent(density.mixture, density.supports.bounds)
+    log_weights, means, factors = mixture
+    factors = factors[..., 0, 0] / support.log_slope(means[..., 0]).exp()
+    is_narrow = (factors * width > 1) & (log_weights > -np.inf)
+    peaks: Floats = support.from_latent(means[..., 0][is_narrow]).numpy()
+    return peaks

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skmdn import _mixture
+from skmdn._utils.arrays import to_numpy
 from skmdn.density import MixtureDensity
+from skmdn.density.transformed import Density, TransformedDensity
 from skmdn.plot._axes import Floats
 from skmdn.plot._grid import MAX_HALVINGS, extend
 
@@ -19,6 +22,8 @@ SHARE_BETWEEN = 0.02
 N_DRAWS = 4096
 # Least standard deviation that is drawn, relative to the cells and to the axis.
 THINNEST, VISIBLE = 0.6, 1 / 400
+# Greatest standard deviation by which a component is widened near a bound, in z.
+MOST_WIDENED = 1.0
 # Space around the regions, relative to their extent.
 MARGIN = 0.08
 
@@ -32,13 +37,13 @@ class Regions(NamedTuple):
 
 
 def find_regions(
-    density: MixtureDensity, confidences: Sequence[float], y: Floats | None
+    density: Density, confidences: Sequence[float], y: Floats | None
 ) -> Regions:
     """Evaluate the mean density of the rows on a grid that holds the regions.
 
     Parameters
     ----------
-    density : MixtureDensity
+    density : MixtureDensity or TransformedDensity
         Density of two outputs.
     confidences : sequence of float
         Probabilities of the regions, falling.
@@ -49,9 +54,11 @@ def find_regions(
     -------
     regions : Regions
         The levels of one row are those of `hdr_level`, and of several rows quantiles
-        of the density at 4096 draws. No point of the frame lies in a region.
+        of the density at 4096 draws. No point of the frame lies in a region. The grid
+        ends at the bounds of the outputs.
     """
-    pooled = MixtureDensity.mix([density[row] for row in range(len(density))])
+    pooled = _pool(density)
+    ends = [support.ends for support in density.supports]
     draws = pooled.sample(N_DRAWS, random_state=0)[0]
     at_draws = pooled.pdf(draws)
     inside = draws[at_draws >= np.quantile(at_draws, 1 - max(confidences))]
@@ -63,6 +70,7 @@ def find_regions(
         for output, limits in enumerate(zip(low, high, strict=True)):
             if y is not None:
                 limits = extend(*limits, y[:, output])
+            limits = np.clip(limits, *ends[output])
             axes.append(refine_lines(draws[:, output], *limits))
         drawn = widen(pooled, axes)
         if len(density) == 1:
@@ -102,26 +110,43 @@ def refine_lines(draws: Floats, low: float, high: float) -> Floats:
     return lines
 
 
-def widen(density: MixtureDensity, axes: Sequence[Floats]) -> MixtureDensity:
+def widen(density: Density, axes: Sequence[Floats]) -> Density:
     """Widen the components that would fall between the lines or be invisible.
 
     Components thinner than `least`, a share of the widest cell they extend over or of
-    the axis, are convolved with a Gaussian of that standard deviation.
+    the axis, are convolved with a Gaussian of that standard deviation. With bounds,
+    lengths in y are divided by dy/dz at the mean.
     """
-    means, covariances = density.means, np.array(density.covariances)
+    mixture = density.mixture
+    means = to_numpy(mixture.means)
+    covariances = to_numpy(_mixture.covariances(mixture.precision_factors))
     least = np.empty_like(means)
     for output, lines in enumerate(axes):
+        support = density.supports[output]
         std = np.sqrt(covariances[..., output, output])
         points = means[..., output] + np.multiply.outer([-2, 0, 2], std)
-        places = np.clip(np.searchsorted(lines, points), 1, len(lines) - 1)
-        cells = np.diff(lines)[places - 1].max(axis=0)
+        places = np.searchsorted(lines, support.from_latent(points))
+        cells = np.diff(lines)[np.clip(places, 1, len(lines) - 1) - 1].max(axis=0)
         least[..., output] = np.maximum(
             THINNEST * cells, VISIBLE * (lines[-1] - lines[0])
         )
+        if not support.is_identity:
+            log_slope = support.log_slope(means[..., output])
+            log_least = np.log(least[..., output]) - log_slope
+            least[..., output] = np.exp(np.minimum(log_least, np.log(MOST_WIDENED)))
     thinnest = np.sqrt(np.linalg.eigvalsh(covariances)[..., 0].clip(min=0))
     is_thin = thinnest < least.max(axis=-1)
     if not is_thin.any():
         return density
     added = np.where(is_thin[..., None], least**2, 0)
     covariances += added[..., None] * np.eye(2)
-    return MixtureDensity.from_covariances(density.weights, means, covariances)
+    widened = MixtureDensity.from_covariances(
+        to_numpy(mixture.log_weights.exp()), means, covariances
+    )
+    return TransformedDensity(widened, density.supports)
+
+
+def _pool(density: Density) -> Density:
+    """Return the mean density of the rows, as a density of one row."""
+    rows = [density[row] for row in range(len(density))]
+    return type(density).mix(rows)  # type: ignore[arg-type]

@@ -107,12 +107,69 @@ CALLS = {
 PLAIN = {"X": X, "X_val": X, "y": Y, "y_val": Y}
 
 
+# Of several outputs, some may be missing.
+MISSING = (
+    *("NaN", "None", "pandas' NA", "NaN in a frame", "polars nulls"),
+    "nullable integers",
+)
+
+
 def fitted_to_frames():
     return fit(frame(X))
 
 
-@pytest.mark.parametrize("kind", (REFUSED | REFUSED_FRAMES).keys())
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("kind", MISSING)
+def test_targets_can_be_missing_where_there_are_several(kind):
+    y = (REFUSED | REFUSED_FRAMES)[kind][0](Y[THREE])
+    cells = np.asarray(y, dtype=object)
+    plain = np.array(
+        [[np.nan if pd.isna(cell) else float(cell) for cell in row] for row in cells]
+    )
+    assert np.isnan(plain).any()
+    assert_array_equal(
+        FITTED.score_samples(X[THREE], y), FITTED.score_samples(X[THREE], plain)
+    )
+    for method in ("fit", "partial_fit"):
+        ours, theirs = (
+            fit(X[THREE], y, None, method),
+            fit(X[THREE], plain, None, method),
+        )
+        assert_array_equal(ours.predict(X), theirs.predict(X))
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([0.5, np.nan, 1.0]),
+        [[0.5], [None], [1.0]],
+        pd.Series([0.5, None, 1.0], dtype="Float64"),
+        pl.Series([0.5, None, 1.0]),
+        pd.DataFrame({"b": [0.5, np.nan, 1.0]}),
+    ],
+)
+def test_the_only_output_must_be_known(y):
+    one = fit(y=Y[:, 0])
+    calls = (
+        lambda: fit(X[THREE], y),
+        lambda: fit(X[THREE], y, method="partial_fit"),
+        lambda: fit(y=Y[:, 0], X_val=X[THREE], y_val=y),
+        lambda: one.score(X[THREE], y),
+        lambda: one.predict_density(X[THREE], y),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"Input y(_val)? contains NaN"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (name, kind)
+        for name in CALLS
+        for kind in REFUSED | REFUSED_FRAMES
+        if not (name in ("y", "y_val") and kind in MISSING)
+    ],
+)
 def test_what_is_not_a_number_is_refused_by_name_column_and_remedy(name, kind):
     make, message = (REFUSED | REFUSED_FRAMES)[kind]
     value = make(PLAIN.get(name, WEIGHT)[THREE])

@@ -172,6 +172,8 @@ def test_progress_bar_reaches_through_searches(capsys):
         ({}, {"X_val": X[:9], "y_val": Y[:9]}),
         ({}, {"X": sparse.csr_array(X)}),
         ({"network": busy}, {}),
+        ({"target_resolution": 0.5}, {}),
+        ({}, {"y": np.where(np.arange(Y.size).reshape(Y.shape) % 7 == 3, np.nan, Y)}),
     ],
     ids=lambda value: ", ".join(value) or "-",
 )

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import sklearn
 import torch
-from helpers import HAS_CALLBACKS, linear_data, needs_callbacks
+from helpers import HAS_CALLBACKS, exact_rows, linear_data, needs_callbacks
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -51,7 +51,7 @@ def grouped_rows(draw):
     weight = np.array(draw(integers(st.integers(0, 3))), dtype=float)
     weight[draw(st.integers(0, n - 1))] = 1.0
     column = np.array(numbers, dtype=float)[:, None]
-    return Rows(column, -column, weight), labels
+    return exact_rows(column, -column, weight), labels
 
 
 def contents_of(rows, labels):
@@ -152,7 +152,7 @@ def test_splits_do_not_depend_on_the_order_of_rows_or_the_labels(
 def test_folds_are_nearly_equal_if_there_are_many_groups():
     rng = np.random.RandomState(0)
     column = np.arange(4000.0)[:, None]
-    rows = Rows(column, column, np.ones(4000))
+    rows = exact_rows(column, column, np.ones(4000))
     labels = (300 * rng.uniform(size=4000) ** 2).astype(int)
     sizes = [len(fold) for fold in split(rows, labels, 16)[1]]
     assert max(sizes) - min(sizes) <= 3
@@ -163,7 +163,7 @@ def test_folds_are_nearly_equal_if_there_are_many_groups():
 def test_one_large_group_trains_rather_than_is_held_out():
     column = np.arange(100.0)[:, None]
     labels = np.where(np.arange(100) < 80, -1, np.arange(100))
-    rows = Rows(column, column, np.ones(100))
+    rows = exact_rows(column, column, np.ones(100))
     for fraction, n_held_out in [(0.1, 10), (0.2, 20), (0.5, 20)]:
         (held_out,) = split(rows, labels, 2, fraction)[1]
         assert len(held_out) == n_held_out
@@ -180,7 +180,7 @@ def test_the_fraction_is_reached_after_a_small_last_group():
 
 def test_groups_of_one_row_are_split_as_evenly_as_rows():
     column = np.arange(20.0)[:, None]
-    rows = Rows(column, column, np.ones(20))
+    rows = exact_rows(column, column, np.ones(20))
     trains, folds = split(rows, np.arange(20), 8)
     assert sorted(map(len, folds)) == [2] * 4 + [3] * 4
     assert sorted(map(len, trains)) == [17] * 4 + [18] * 4

@@ -90,11 +90,12 @@ def test_targets_with_few_values_warn_with_the_remedy():
     ):
         quick(max_iter=2).fit(X, classes)
     two = np.column_stack([y[:, 0], 0.5 * classes])
-    floor = 0.5**2 / 12 / two[:, 1].var()
-    message = f"in output 1.*CRPS.*noise of width 0.5, or set reg_covar={floor:.2g}"
+    message = "in output 1: .* set target_resolution, for example to 0.5"
     with pytest.warns(UserWarning, match=message):
         quick(max_iter=2).fit(X, two)
-    # The remedy is one: the suite turns warnings into errors.
+    # The remedies are some: the suite turns warnings into errors.
+    quick(max_iter=2, target_resolution=[None, 0.5]).fit(X, two)
+    floor = 0.5**2 / 12 / two[:, 1].var()
     quick(max_iter=2, reg_covar=float(f"{floor:.2g}")).fit(X, two)
 
 

@@ -154,10 +154,12 @@ def test_models_stored_by_earlier_releases_open(values, kind):
 
 def test_views_of_form_4_are_parts_now():
     """Its networks have one view, or none."""
-    model = {"structures": [{}, {}], "views": {"kriging": 1}}
-    old = model | {"views_of": ["kriging", None]}
-    assert _model._with_parts(old) == model | {"views_of": [("kriging",), ()]}
-    plain = _model._with_parts({"structures": [{}, {}]})
+    model = {"structures": [{}, {}], "target": {"mean": [0.0], "scale": [-1.0]}}
+    old = model | {"views": {"kriging": 1}, "views_of": ["kriging", None]}
+    new = _model._with_target_transform({"_model": old})["_model"]
+    assert new["views"] == {"kriging": 1}
+    assert new["views_of"] == [("kriging",), ()]
+    plain = _model._with_target_transform({"_model": model})["_model"]
     assert (plain["views"], plain["views_of"]) == ({}, [(), ()])
 
 
@@ -207,7 +209,7 @@ def edited(change):
     "change",
     [
         lambda state: state["_model"]["parameters"].popitem(),
-        lambda state: state["_model"]["target"]["scale"].__setitem__(0, 2.0),
+        lambda state: state["_model"]["target"]["normal"].__setitem__(0, 2.0),
         lambda state: state["_model"].update(event_shape=()),
         lambda state: state.update(max_iter=4),
         lambda state: state["_model"]["parameters"].update(more=np.zeros(3)),

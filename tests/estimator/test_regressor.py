@@ -363,7 +363,7 @@ X, Y = linear_data()
     ("call", "message"),
     [
         (lambda: quick().fit(nan_at(X), Y), "Input X contains NaN"),
-        (lambda: quick().fit(X, nan_at(Y)), "Input y contains NaN"),
+        (lambda: quick().fit(X, nan_at(Y)[:, :1]), "Input y contains NaN"),
         (lambda: quick().fit(X, np.where(Y > 0, np.inf, Y)), "infinity"),
         (lambda: quick().fit(X, Y[:-1]), "inconsistent numbers of samples"),
         (lambda: quick().fit(X, Y[..., None]), r"got \(80, 2, 1\)"),
@@ -393,7 +393,10 @@ X, Y = linear_data()
         (lambda: quick().fit(X, Y).predict(X[:, :2]), "2 features, but"),
         (lambda: quick().fit(X, Y).score_samples(X, Y[:, :1]), "y has 1 outputs"),
         (lambda: quick().fit(X, Y).score_samples(X, Y[:5]), "inconsistent numbers"),
-        (lambda: quick().fit(X, Y).score_samples(X, nan_at(Y)), "y contains NaN"),
+        (
+            lambda: quick().fit(X, Y[:, :1]).score_samples(X, nan_at(Y)[:, :1]),
+            "y contains NaN",
+        ),
         (lambda: quick().fit(X, Y).score(X, Y, -np.ones(80)), "negative, got -1"),
         (lambda: quick().fit(X, Y).predict(X, True, True), "At most one of return_std"),
         (lambda: quick().fit(X, Y).sample(X, 0), "n_samples .* got 0"),

@@ -105,7 +105,7 @@ UNUSABLE = {
     "missing targets": (FRAME, pd.Series(MISSING), "y contains NaN"),
     "missing nullable targets": (
         FRAME,
-        pd.DataFrame({"p": pd.array(MISSING, dtype="Float64"), "q": Y}),
+        pd.DataFrame({"p": pd.array(MISSING, dtype="Float64")}),
         "y contains NaN",
     ),
     "missing targets as objects": (

@@ -143,6 +143,16 @@ def test_frames_are_fitted_as_arrays(client):
     assert_allclose(twin.oof_score_, mdn.oof_score_, atol=0.3)
 
 
+def test_intervals_are_fitted_and_scored(client):
+    upper = np.where(np.arange(200) % 5 == 0, np.inf, Y[:, 0])
+    rows = blocks(X, 60), blocks(Y[:, 0], 60)
+    ours = dask.fit(quick(), *rows, client, y_upper=blocks(upper, 60))
+    assert ours.oof_score_ > dask.fit(quick(), *rows, client).oof_score_
+    lazy = dask.score_samples(ours, *rows, y_upper=blocks(upper, 60))
+    expected = ours.score_samples(X, Y[:, 0], y_upper=upper)
+    assert_allclose(lazy.compute(), expected)
+
+
 @pytest.mark.parametrize("n_estimators", [1, 4])
 def test_groups_are_those_of_all_workers(client, n_estimators):
     group = np.arange(200) % 4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import SHARDS, needs_gloo, shard
+from helpers import SHARDS, exact_rows, needs_gloo, shard
 from helpers import assert_same_networks as assert_alike
 from helpers import fit_shard as fit
 from helpers import plain_network as plain
@@ -18,7 +18,7 @@ from scipy import sparse
 
 from skmdn._data.folds import hold_out
 from skmdn._data.groups import as_groups
-from skmdn._data.rows import Rows, merge_rows, orientation
+from skmdn._data.rows import merge_rows, orientation
 from skmdn.datasets import make_inverse_sine, make_rotating_gaussians
 from skmdn.distributed import Ranks, join, use_group
 
@@ -107,6 +107,32 @@ def test_a_step_is_that_of_all_rows(pair, covariance_type):
         assert_allclose(ours, theirs, atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("params", "y", "others"),
+    [
+        ({"target_support": (0, None)}, np.exp(Y), {}),
+        ({"target_resolution": "auto"}, np.round(Y), {}),
+        ({}, np.where(np.arange(240).reshape(120, 2) % 7 == 0, np.nan, Y), {}),
+        # Only the second rank has intervals.
+        (
+            {"target_support": (0, None)},
+            np.exp(Y[:, 0]),
+            {"y_upper": np.where(np.arange(120) % 9 == 8, np.inf, np.exp(Y[:, 0]))},
+        ),
+    ],
+)
+def test_targets_of_any_kind_are_those_of_all_rows(pair, params, y, others):
+    mdn = make(
+        n_components=1, early_stopping=False, batch_size=200, max_iter=25, **params
+    )
+    rows = {"X": X, "y": y, "sample_weight": WEIGHT} | others
+    alone = fit(0, mdn, rows, [slice(None)])
+    for ours in pair(fit, mdn, rows):
+        assert_allclose(ours.y_mean_, alone.y_mean_, rtol=1e-9)
+        assert_allclose(ours.loss_curve_, alone.loss_curve_, rtol=1e-4, atol=1e-4)
+        assert_allclose(ours.predict(X), alone.predict(X), rtol=1e-3, atol=1e-3)
+
+
 def fit_with_validation(rank, mdn, shards):
     rows = shard(rank, {"X": X, "y": Y}, shards)
     val = shard(rank, {"X_val": X, "y_val": Y, "sample_weight_val": WEIGHT}, shards)
@@ -137,27 +163,27 @@ def test_kinds_compete_on_the_rows_of_all_ranks(pair):
 
 
 def sums(rank, rows, shards):
-    mine = Rows(*(part[shards[rank]] for part in rows[:3]))
+    mine = exact_rows(*(part[shards[rank]] for part in rows))
     with join() as ranks:
         return (
-            orientation(mine.y, mine.weight, ranks),
+            orientation(mine.y.points, mine.weight, ranks),
             mine.fingerprint(ranks),
         )
 
 
 def test_orientation_and_fingerprint_are_those_of_all_rows(pair):
     y = np.exp(Y) * [1.0, -1.0]
-    rows = Rows(X, y, WEIGHT)
+    rows = X, y, WEIGHT
     for shards in (SHARDS, (slice(0, 120, 2), slice(1, 120, 2))):
         for signs, found in pair(sums, rows, shards):
             assert_array_equal(signs, orientation(y, WEIGHT))
-            assert_array_equal(found, rows.fingerprint())
-    other = Rows(X, y, WEIGHT + (np.arange(120) == 7))
-    assert other.fingerprint()[1] != rows.fingerprint()[1]
+            assert_array_equal(found, exact_rows(*rows).fingerprint())
+    other = exact_rows(X, y, WEIGHT + (np.arange(120) == 7))
+    assert other.fingerprint()[1] != exact_rows(*rows).fingerprint()[1]
 
 
 def folds(rank, rows, n_members):
-    mine = Rows(*(part[rank] for part in rows[:3]))
+    mine = exact_rows(*(part[rank] for part in rows))
     used = merge_rows(mine)
     generator = torch.Generator().manual_seed(0)
     with join() as ranks:
@@ -173,7 +199,7 @@ def folds(rank, rows, n_members):
 def test_copies_on_two_ranks_are_held_out_together(pair, n_members):
     x = np.random.RandomState(1).normal(size=(2, 400, 1))
     x[1, :100] = x[0, :100]
-    rows = Rows(x, 3 * x, np.ones((2, 400)))
+    rows = x, 3 * x, np.ones((2, 400))
     (first, n_first), (second, n_second) = pair(folds, rows, n_members)
     for value in x[0, :100, 0]:
         assert first[value] == second[value]
@@ -189,7 +215,7 @@ def test_copies_on_two_ranks_are_held_out_together(pair, n_members):
 
 def groups_of_folds(rank, rows, labels, n_members):
     used = merge_rows(
-        Rows(*(part[rank] for part in rows[:3]), as_groups(labels[rank], 400))
+        exact_rows(*(part[rank] for part in rows), as_groups(labels[rank], 400))
     )
     generator = torch.Generator().manual_seed(0)
     with join() as ranks:
@@ -209,7 +235,7 @@ def test_groups_on_two_ranks_are_held_out_together(pair, n_members, n_groups):
     rng = np.random.RandomState(1)
     # Some rows are equal, in one group or in several.
     x = rng.randint(200, size=(2, 400, 1)).astype(float)
-    rows = Rows(x, 3 * x, np.ones((2, 400)))
+    rows = x, 3 * x, np.ones((2, 400))
     # The first rank has few groups; numbers on one rank are floats on the other.
     integers = rng.randint(n_groups, size=(2, 400))
     labels = [integers[0], integers[1].astype(float)]

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skmdn import MDNRegressor, MixtureDensity, export
+from skmdn import MDNRegressor, MixtureDensity, TransformedDensity, export
 from skmdn._utils.compat import parse_version
 from skmdn.nn.covariance import COVARIANCE_TYPES
 
@@ -123,6 +123,18 @@ def test_names_and_release_are_in_the_metadata(tmp_path):
     assert json.loads(metadata["feature_names"]) == ["a", "b", "c"]
     assert json.loads(metadata["output_names"]) == ["u", "v", "w"]
     assert "skmdn" in metadata
+
+
+def test_the_model_of_a_bounded_target_is_latent(tmp_path):
+    mdn = fitted(X, Y[:, :1], target_support=(0, None))
+    session, latent = served(mdn, tmp_path / "model.onnx")
+    density = mdn.predict_density(X)
+    assert_allclose(latent.means, density.latent.means, rtol=1e-8)
+    metadata = session.get_modelmeta().custom_metadata_map
+    bounds = json.loads(metadata["target_support"])
+    assert bounds == [[0.0, None]]
+    ours = TransformedDensity(latent, bounds[0])
+    assert_allclose(ours.mean(), density.mean(), rtol=1e-7)
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):

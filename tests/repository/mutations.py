@@ -74,7 +74,7 @@ MUTATIONS = {
         "component_log_prob", "log_det(_1) - _2", "-_2"
     ),
     "normaliser with the number of components": Mutation(
-        "Terms.log_density",
+        "PointTerms.log_density",
         "_1.logsumexp(1) - 0.5 * _2 * _3",
         "_1.logsumexp(1) - 0.5 * _1.shape[1] * _3",
     ),
@@ -123,7 +123,19 @@ MUTATIONS = {
         "_mixture:crps", "_1 - _2.sum((-2, -1)) / 2", "_1 - _2.sum((-2, -1)) / 4"
     ),
     "sharpness once instead of twice": Mutation(
-        "_training:_derivatives", "math.exp(2 * _1)", "math.exp(_1)"
+        "PointTerms.sharpen", "math.exp(2 * _1)", "math.exp(_1)"
+    ),
+    "second moment of missing outputs left out": Mutation(
+        "CholeskyHead.differentiate", "_1.square() + _2.square().sum(3)", "_1.square()"
+    ),
+    "predictions of missing outputs not updated": Mutation(
+        "Marginal.of", "filled - _1 * _2", "filled"
+    ),
+    "spread in cells left out of the calibration": Mutation(
+        "CellTerms.sharpen", "_1.spread - 2 * _2", "-2 * _2"
+    ),
+    "width of cells by their ends": Mutation(
+        "_mixture:truncate", "above - below", "high - low"
     ),
     "gradient of the logits turned round": Mutation(
         "MixtureHead.loss_and_gradient",
@@ -180,7 +192,7 @@ MUTATIONS = {
         "MixtureDensityNetwork.moments", "_1 + self.shift(X, _2).mT", "_1"
     ),
     "skip added instead of subtracted": Mutation(
-        "MixtureDensityNetwork.terms", "y - self.shift(X, _1)", "y + self.shift(X, _1)"
+        "Targets.minus", "self.points - shift", "self.points + shift"
     ),
     "rows below the range not noticed": Mutation(
         "MixtureDensityNetwork.nearness", "_1 + (self.low - X).relu()", "_1"

@@ -250,3 +250,26 @@ class InProcess:
 
     def apply(self, function, arguments):
         return function(*arguments)
+
+
+@pytest.mark.filterwarnings("ignore:y says nothing about:UserWarning")
+def test_missing_outputs_are_compared_with_complete_tables(data, monkeypatch, capsys):
+    module = load_benchmark("missing")
+
+    def small(random_state):
+        return MDNRegressor(2, n_estimators=1, max_iter=9, random_state=random_state)
+
+    monkeypatch.setattr(module, "MDNRegressor", small)
+    out = data / "missing.csv"
+    arguments = ["--data", str(data), "--sets", "two", "--out", str(out)]
+    for _ in range(2):  # the second run has nothing to do
+        module.main([*arguments, "--splits", "0,1"])
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["split"] for row in rows] == ["0", "1"]
+    with np.load(data / "two.npz") as arrays:
+        X, y, (mask, _) = (arrays[name] for name in ("X", "y", "test_mask"))
+    expected = -small(0).fit(X[~mask], y[~mask]).score(X[mask], y[mask])
+    assert_allclose(float(rows[0]["complete table"]), expected)
+    assert len({row["missing outputs"] for row in rows}) == 2
+    assert "complete rows" in capsys.readouterr().out

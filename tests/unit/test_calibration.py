@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from skmdn._mixture import Mixture, log_det, log_prob, sample, whiten
 from skmdn._training.calibration import calibrate, extrapolate
 from skmdn._training.pooling import Pooling
-from skmdn.nn.likelihood import Calibration, Terms
+from skmdn.nn.likelihood import Calibration
+from skmdn.nn.terms import PointTerms
 
 
 def mixtures(n_members, n, K=3, d=2, seed=0):
@@ -31,7 +32,8 @@ def mixtures(n_members, n, K=3, d=2, seed=0):
 def terms_of(mixture, y):
     log_dets = log_det(mixture.precision_factors)
     distances = whiten(mixture, y).square().sum(-1)
-    return Terms(*(part.mT for part in (mixture.log_weights, log_dets, distances)))
+    parts = (part.mT for part in (mixture.log_weights, log_dets, distances))
+    return PointTerms(*parts, y.shape[-1])
 
 
 def calibrated(mixture, log_sharpness, log_inverse_temperature):
@@ -82,11 +84,11 @@ def test_newton_finds_what_a_general_optimiser_finds(
     expected = minimize(loss, np.zeros(2), method="BFGS", options={"gtol": 1e-7})
     terms = terms_of(mixture, y[fold])
     exact = {"smallest_gain": 1e-12}
-    found, reached = calibrate(terms, weight, pooling, 2, start, **exact)
+    found, reached = calibrate(terms, weight, pooling, start, **exact)
     assert_allclose(found, expected.x, atol=1e-4)
     assert_allclose(reached, score(found), rtol=1e-10)
     # By default, next to nothing is left to gain.
-    quick, _ = calibrate(terms, weight, pooling, 2, start)
+    quick, _ = calibrate(terms, weight, pooling, start)
     assert loss(np.array(quick)) < expected.fun + 1e-7
 
 
@@ -98,10 +100,10 @@ def test_true_densities_stay_and_too_sharp_ones_are_flattened():
     drawn = sample(Mixture(*(part[0] for part in truth)), uniform)[None, :, 0]
     weight = torch.ones(1, 20_000)
     terms = terms_of(truth, drawn)
-    found, _ = calibrate(terms, weight, ONE, 2, Calibration())
+    found, _ = calibrate(terms, weight, ONE, Calibration())
     assert_allclose(found, 0.0, atol=0.03)
     too_sure = terms_of(calibrated(truth, 0.7, 0.5), drawn)
-    found, _ = calibrate(too_sure, weight, ONE, 2, Calibration())
+    found, _ = calibrate(too_sure, weight, ONE, Calibration())
     assert_allclose(found, [-0.7, -0.5], atol=0.04)
 
 
@@ -111,7 +113,7 @@ def test_few_rows_change_little():
         torch.zeros(1, 1, 1).double(), y[..., None], torch.ones(1, 1, 1, 1).double()
     )
     terms = terms_of(mixture, y)
-    found, _ = calibrate(terms, torch.ones(1, 1), ONE, 1, Calibration())
+    found, _ = calibrate(terms, torch.ones(1, 1), ONE, Calibration())
     # One residual of zero calls for infinite sharpness; the prior allows exp(1):
     # the derivative of s - s^2 / 2 is zero at 1.
     assert_allclose(found, [1.0, 0.0], atol=1e-6)
@@ -122,7 +124,7 @@ def test_rows_without_a_finite_density_leave_everything_as_it_was():
     y = torch.full((1, 3, 2), torch.nan, dtype=torch.float64)
     start = Calibration(0.3, 0.1)
     terms = terms_of(mixture, y)
-    found, score = calibrate(terms, torch.ones(1, 3), ONE, 2, start)
+    found, score = calibrate(terms, torch.ones(1, 3), ONE, start)
     assert found == start
     assert score == -math.inf
 
@@ -164,16 +166,13 @@ def test_a_second_calibration_is_relative_to_the_first():
 def test_calibrated_terms_are_those_of_the_calibrated_mixture():
     mixture, y = mixtures(3, 20), torch.zeros(3, 20, 2, dtype=torch.float64)
     once, twice = Calibration(0.4, -0.3), Calibration(-0.2, 0.5)
-    terms = terms_of(mixture, y).calibrated(once, 2)
+    terms = terms_of(mixture, y).calibrated(once)
     expected = terms_of(calibrated(mixture, *once), y)
-    for part, other in zip(terms, expected, strict=True):
-        assert_allclose(part, other, rtol=1e-10, atol=1e-12)
+    for name, part in terms.parts.items():
+        assert_allclose(part, expected.parts[name], rtol=1e-10, atol=1e-12)
     values = log_prob(calibrated(mixture, *once), y)
-    assert_allclose(terms.log_density(2), values, rtol=1e-10)
+    assert_allclose(terms.log_density(), values, rtol=1e-10)
     # `then` is one calibration after the other.
-    for part, other in zip(
-        terms.calibrated(twice, 2),
-        terms_of(mixture, y).calibrated(once.then(twice), 2),
-        strict=True,
-    ):
-        assert_allclose(part, other, rtol=1e-10, atol=1e-12)
+    expected = terms_of(mixture, y).calibrated(once.then(twice))
+    for name, part in terms.calibrated(twice).parts.items():
+        assert_allclose(part, expected.parts[name], rtol=1e-10, atol=1e-12)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import WITHOUT_VIEWS, linear_data, session_of
+from helpers import WITHOUT_VIEWS, exact_targets, linear_data, session_of
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skmdn._fit import building
@@ -249,7 +249,7 @@ def test_the_gain_of_pooling_is_linear_in_the_inverse_of_the_number(n_estimators
                 fold, of_kind = item.pooling.fold, terms.select(item.cases)
                 alone = Pooling.of(torch.arange(len(fold)), len(fold))
                 weight = rows.weight[fold]
-                score = calibrate(of_kind, weight, alone, 1, Calibration())[1]
+                score = calibrate(of_kind, weight, alone, Calibration())[1]
                 expected = (pooled - score) / (1 - 1 / n_pooled)
                 assert_allclose(found, max(0, expected), atol=1e-5)
             assert item.gain_of_pooling(found, n_pooled) == 0
@@ -271,7 +271,7 @@ def test_a_session_that_stops_before_the_choice_keeps_trained_kinds(n_estimators
     # A network that joined now would be untrained.
     assert set(sizes) == {min(n_estimators, 8)}
     assert result.model.n_estimators == n_estimators
-    assert np.isfinite(result.model.log_prob(X, Y[:, None])).all()
+    assert np.isfinite(result.model.log_prob(X, exact_targets(Y[:, None]))).all()
     assert (result.oof_score is None) == (n_folds == 1)
 
 
@@ -364,9 +364,9 @@ def test_calibrations_of_all_members_go_past_those_of_a_fold():
     rows = portfolio.held_out
     terms = held_out_terms(pooled.pool.networks[0], stack.folds, rows)
     pooling = Pooling.of(stack.folds[0], 8)
-    few, _ = calibrate(terms, rows.weight, pooling, 1, Calibration())
+    few, _ = calibrate(terms, rows.weight, pooling, Calibration())
     weight = rows.weight[stack.folds[0]]
-    one, _ = calibrate(terms, weight, pooling.alone(), 1, Calibration())
+    one, _ = calibrate(terms, weight, pooling.alone(), Calibration())
     # Of two calibrations in a row, the second starts from the first.
     assert_allclose(pooled.of_fold[0], few, atol=0.02)
     expected = extrapolate(one, few, 2, 16)
@@ -406,7 +406,7 @@ def test_every_kind_trains_alone(kind):
         session.step()
     result = session.finish()
     assert result.model.weights() == {kind: pytest.approx(1)}
-    assert np.isfinite(result.model.log_prob(X, Y[:, None])).all()
+    assert np.isfinite(result.model.log_prob(X, exact_targets(Y[:, None]))).all()
 
 
 def test_too_many_bins_leave_the_portfolio_but_not_a_fit_of_bins(monkeypatch):
@@ -432,7 +432,7 @@ def test_odd_tables(case, portfolio):
     while not session.is_over:
         session.step()
     result = session.finish()
-    log_prob = result.model.log_prob(rows[0], rows[1].reshape(40, -1))
+    log_prob = result.model.log_prob(rows[0], exact_targets(rows[1].reshape(40, -1)))
     assert np.isfinite(log_prob).all()
     assert np.isfinite(result.scores).all()
 

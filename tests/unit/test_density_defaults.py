@@ -7,7 +7,7 @@ import pytest
 from helpers import OTHER_DEFAULTS, random_density, random_scalar_density
 from numpy.testing import assert_array_equal
 
-from skmdn import MixtureDensity
+from skmdn import MixtureDensity, TransformedDensity
 from skmdn._mixture.quasirandom import normal_points
 from skmdn.datasets import make_inverse_sine
 from skmdn.metrics import crps, energy_score, variogram_score
@@ -19,6 +19,14 @@ def scalar():
 
 def vector():
     return random_density(5, 3, 3)
+
+
+def bounded():
+    return TransformedDensity(scalar(), (0, 1))
+
+
+def several_bounded():
+    return TransformedDensity(vector(), [(0, 1), (0, None), (-1, 2)])
 
 
 def y_of(density):
@@ -52,6 +60,19 @@ QUERIES = {
     "crps": lambda: crps(y_of(scalar()), scalar()),
     "energy_score": lambda: energy_score(y_of(vector()), vector(), return_error=True),
     "variogram_score": lambda: variogram_score(y_of(vector()), vector()),
+    "with bounds": lambda: [
+        bounded().mean(),
+        bounded().cov(),
+        bounded().entropy(),
+        bounded().logpdf(0.5),
+        bounded().hdr_level(0.8),
+        bounded().mode(),
+        crps([0.3] * 5, bounded()),
+        several_bounded().cov(),
+        several_bounded().mode(),
+        several_bounded().hdr_level(0.8),
+        variogram_score([[0.5, 0.5, 0.5]], several_bounded()),
+    ],
     "datasets": lambda: make_inverse_sine(20, random_state=0),
 }
 

@@ -190,13 +190,25 @@ class EquicorrelatedHead(MixtureHead):
         matrices = self.matrices(log_precision, entries)
         return matrices.diagonal(dim1=-2, dim2=-1).movedim(1, -1)
 
-    def whiten(self, residuals, u, entries):
-        c, d = entries.exp(), self.n_outputs
-        z = u * residuals
-        total = z.sum(2)
-        shrinkage = (c / (1 + d * c)).squeeze(2)
-        log_dets = d * u.log().sum(2) - 0.5 * torch.log1p(d * c).squeeze(2)
-        return Whitened(log_dets, z.square().sum(2) - shrinkage * total.square())
+    def whiten(self, residuals, u, entries, observed=None):
+        z, precision = self.regress(residuals, u, entries, observed)
+        return Whitened(precision.log().sum(2), z.square().sum(2))
+
+    def regress(self, residuals, u, entries, observed=None):
+        """Predict each output from the sum of the later observed ones."""
+        c, d = entries.exp().squeeze(2), self.n_outputs
+        u = u.squeeze(2)
+        is_known = torch.ones_like(residuals) if observed is None else observed * 1.0
+        count, total, found = 0.0, 0.0, []
+        for i in reversed(range(d)):
+            share = c / (1 + count * c)
+            precision = u * (1 + share).rsqrt()
+            z = precision * (residuals[:, :, i] - share * total)
+            known = is_known[:, :, i]
+            found.append((z * known, precision**known))
+            count, total = count + known, total + known * residuals[:, :, i]
+        z, precision = zip(*found[::-1], strict=True)
+        return torch.stack(z, 2), torch.stack(precision, 2)
 
     def numbers_of(self, covariance):
         variances = covariance.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
@@ -208,6 +220,43 @@ def test_a_head_without_a_gradient_of_its_own_trains(monkeypatch):
     monkeypatch.setitem(COVARIANCES, "equicorrelated", equicorrelated)
     for loss in LOSSES:
         check(covariance_type="equicorrelated", n_outputs=3, loss=loss)
+
+
+@pytest.mark.parametrize("n_blocks", [2, 3, 4])
+def test_a_head_without_a_gradient_of_its_own_has_all_kinds_of_targets(
+    monkeypatch, n_blocks
+):
+    equicorrelated = Covariance(EquicorrelatedHead, lambda K, d, rank: ((K, 1), (K, 1)))
+    monkeypatch.setitem(COVARIANCES, "equicorrelated", equicorrelated)
+    generator = torch.Generator().manual_seed(0)
+    network = MixtureDensityNetwork(
+        3, 3, 2, covariance_type="equicorrelated", generator=generator
+    ).double()
+    X = torch.randn(1, 6, 3, generator=generator).double()
+    y = torch.randn(1, 6, 3, generator=generator).double()
+    observed = torch.tensor([1.0, 0.0, 1.0]).expand_as(y)
+    bounds = [torch.where(y > 0.5, bound, 0.0) for bound in (-math.inf, 0.7)]
+    blocks = [y, *(bounds if n_blocks > 2 else []), *([observed] * (n_blocks != 3))]
+    targets = torch.cat(blocks, dim=-1)
+    FlatParameters(network)
+    losses = Backpropagation(network, 6).run(X, targets, torch.ones(1, 6).double())
+    values = network.terms(X, targets).log_density()
+    assert_allclose(losses, -values.detach(), rtol=1e-10)
+    if n_blocks == 2:
+        marginal = _mixture.marginal(network(X), [0, 2])
+        expected = _mixture.log_prob(marginal, y[..., [0, 2]])
+        assert_allclose(values.detach(), expected.detach(), rtol=1e-10)
+    parameter = network.head.linear.bias
+    gradient = parameter.grad.clone()
+    for index in range(parameter.shape[-1]):
+        ends = []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                parameter[..., index] += step
+                ends.append(-network.terms(X, targets).log_density().sum())
+                parameter[..., index] -= step
+        slope = (ends[0] - ends[1]) / 2e-5
+        assert_allclose(gradient[0, 0, index], slope, rtol=1e-5, atol=1e-7)
 
 
 class Bumps(nn.Module):

@@ -235,14 +235,14 @@ def test_a_start_of_one_component_is_the_gaussian_of_the_linear_model(
     )
     y = X @ models.coefficients[0] + models.intercept[0] + noise @ root.T
     with torch.no_grad():
-        found = network.terms(X, y).log_density(n_outputs)[1:]
+        found = network.terms(X, y).log_density()[1:]
     expected = gaussian(models, X, y)
     # Small weights of the head distinguish the rows, so that training can begin.
     assert_allclose(found, np.tile(expected, (2, 1)), atol=0.05)
     assert not np.allclose(found, np.tile(expected, (2, 1)), atol=1e-6)
     with torch.no_grad():
         network.head.linear.weight.zero_()
-        found = network.terms(X, y).log_density(n_outputs)[1:]
+        found = network.terms(X, y).log_density()[1:]
     assert_allclose(found, np.tile(expected, (2, 1)), atol=2e-5)
 
 
@@ -256,7 +256,7 @@ def test_components_start_near_the_gaussian_of_the_linear_model(
     noise = torch.linspace(-1.5, 1.5, 60, dtype=torch.float64)[:, None]
     y = X @ models.coefficients[0] + models.intercept[0] + noise * root
     with torch.no_grad():
-        found = network.terms(X, y).log_density(1)[1:]
+        found = network.terms(X, y).log_density()[1:]
         mixture = network(X)
     assert_allclose(found, np.tile(gaussian(models, X, y), (2, 1)), atol=0.5)
     # In the mean over the Gaussian, the difference is much smaller.

@@ -16,8 +16,9 @@ from skmdn.nn import MixtureDensityNetwork, PeriodicEmbedding, mixture_nll
 from skmdn.nn.backprop import Backpropagation
 from skmdn.nn.covariance import COVARIANCE_TYPES
 from skmdn.nn.embeddings import Bins
-from skmdn.nn.likelihood import Calibration, Terms
+from skmdn.nn.likelihood import Calibration
 from skmdn.nn.pool import NetworkPool
+from skmdn.nn.terms import Terms
 
 
 def make_network(seed=0, **options):
@@ -165,7 +166,7 @@ def test_terms_mean_and_variances_are_those_of_the_mixture(covariance_type, d):
     with torch.no_grad():
         network.head.linear.weight.mul_(20)
         mixture = network(X)
-        log_density = network.terms(X, y).log_density(d)
+        log_density = network.terms(X, y).log_density()
         means, variances = network.moments(X)
         mean = network.mean(X)
     assert_allclose(log_density, _mixture.log_prob(mixture, y), rtol=1e-9)
@@ -240,8 +241,8 @@ def test_a_skip_adds_a_linear_function_to_the_means(covariance_type):
         assert_allclose(found[0], expected[0] + shift.mT, rtol=1e-9)
         assert torch.equal(found[1], expected[1])
         moved = plain.terms(X, y - shift)
-        for part, other in zip(network.terms(X, y), moved, strict=True):
-            assert_allclose(part, other, rtol=1e-9)
+        for name, part in network.terms(X, y).parts.items():
+            assert_allclose(part, moved.parts[name], rtol=1e-9)
         own_rows = network(X.expand(3, 6, 3)).means
     assert_allclose(own_rows, means, rtol=1e-12)
 
@@ -275,12 +276,14 @@ def test_a_network_returns_to_the_standard_normal_outside_of_its_range(
     with torch.no_grad():
         for name, rows in (("forward", (X,)), ("mean", (X,)), ("terms", (X, y))):
             ours, theirs = getattr(network, name)(*rows), getattr(plain, name)(*rows)
+            if name == "terms":
+                ours, theirs = ours.parts.values(), theirs.parts.values()
             for found, expected in zip(ours, theirs, strict=True):
                 assert torch.equal(found, expected)  # inside, no bit changes
         expected = -0.5 * y.square().sum(1) - math.log(2 * math.pi)
-        log_density = network.terms(far, y).log_density(2)
+        log_density = network.terms(far, y).log_density()
         assert_allclose(log_density, expected.expand(2, -1), atol=1e-5)
-        per_member = network.terms(far.expand(2, -1, -1), y).log_density(2)
+        per_member = network.terms(far.expand(2, -1, -1), y).log_density()
         assert_allclose(per_member, log_density, rtol=1e-12)
         mixture = _mixture.log_prob(network(far), y.expand(2, -1, -1))
         assert_allclose(mixture, log_density, rtol=1e-9)
@@ -343,12 +346,12 @@ def test_a_pool_gives_each_member_its_calibration():
     calibrations = [Calibration(0.1 * m, 0.3 - 0.1 * m) for m in range(6)]
     with torch.no_grad():
         terms = [network.terms(X, y) for network in pool]
-        terms = Terms(*map(torch.cat, zip(*terms, strict=True)))
+        terms = Terms.cat(terms)
         pool.calibrate_(calibrations)
-        found = torch.cat([net.terms(X, y).log_density(2) for net in pool])
+        found = torch.cat([net.terms(X, y).log_density() for net in pool])
     for member, calibration in enumerate(calibrations):
-        own = terms.select(torch.tensor([member])).calibrated(calibration, 2)
-        assert_allclose(found[member], own.log_density(2)[0], rtol=1e-9)
+        own = terms.select(torch.tensor([member])).calibrated(calibration)
+        assert_allclose(found[member], own.log_density()[0], rtol=1e-9)
 
 
 def test_weights_of_a_pool_are_equal_by_default():
@@ -455,7 +458,8 @@ def computed(**options):
         losses = [backpropagation.run(X, y, weight, loss) for loss in ("nll", "bound")]
     network.eval()
     with torch.no_grad():
-        found = [*network(X), *network.terms(X, y), *network.moments(X)]
+        terms = network.terms(X, y).parts.values()
+        found = [*network(X), *terms, *network.moments(X)]
     return [values, flat.gradient, flat.values, *losses, *found, network.mean(X)]
 
 

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import quick
+from helpers import exact_rows, quick, scaling_of_targets
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -19,7 +19,7 @@ from skmdn._data.notices import (
     notices_of_outliers,
     notices_of_scale,
 )
-from skmdn._data.rows import Rows, merge_rows
+from skmdn._data.rows import merge_rows
 from skmdn._data.scaling import Scaling
 from skmdn.distributed import ALONE
 
@@ -97,8 +97,8 @@ def test_only_the_first_piece_of_a_long_training_must_not_be_small():
 
 def scaled(X, y, weight=None):
     weight = np.ones(len(y)) if weight is None else weight
-    rows = merge_rows(Rows(X, y, weight))
-    return rows, (Scaling.fit_features(rows), Scaling.fit_targets(rows))
+    rows = merge_rows(exact_rows(X, y, weight))
+    return rows, (Scaling.fit_features(rows), scaling_of_targets(rows))
 
 
 @pytest.mark.parametrize("store", [np.asarray, csr_array])
@@ -258,10 +258,10 @@ def test_continued_fits_and_validation_rows_are_compared_too():
 
 
 def test_the_numbers_are_those_of_the_scaled_column():
-    rows = merge_rows(Rows(X, TWO, np.ones(60)))
-    scalings = Scaling.fit_features(rows), Scaling.fit_targets(rows)
+    rows = merge_rows(exact_rows(X, TWO, np.ones(60)))
+    scalings = Scaling.fit_features(rows), scaling_of_targets(rows)
     weight = np.random.RandomState(0).rand(60)
-    other = merge_rows(Rows(X, TWO * 40 + 70, weight))
+    other = merge_rows(exact_rows(X, TWO * 40 + 70, weight))
     (notice,) = notices_of_scale(other, scalings, (None, ("u", "v")), ALONE)
     z = (TWO * 40 + 70 - TWO.mean(0)) / TWO.std(0)
     mean = np.average(z, axis=0, weights=weight)
@@ -286,9 +286,9 @@ NUMBERS = st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 1e30])
 
 @given(arrays(float, st.tuples(st.integers(2, 40), st.just(2)), elements=NUMBERS))
 def test_the_rows_that_determined_a_scale_are_never_outside(columns):
-    rows = merge_rows(Rows(columns, columns, np.ones(len(columns))))
+    rows = merge_rows(exact_rows(columns, columns, np.ones(len(columns))))
     try:
-        scalings = Scaling.fit_features(rows), Scaling.fit_targets(rows)
+        scalings = Scaling.fit_features(rows), scaling_of_targets(rows)
     except ValueError:  # a spread without a square
         return
     assert notices_of_scale(rows, scalings, (None, None), ALONE) == []

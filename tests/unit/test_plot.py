@@ -470,3 +470,12 @@ def test_displays_reach_through_estimators():
     for display in (CalibrationDisplay, PITDisplay):
         shown = display.from_estimator(mdn, X, X[:, 0], ax=new_axes())
         assert shown.figure_ is shown.ax_.figure
+
+
+def test_displays_of_recorded_values():
+    recorded = gaussians(np.zeros(400), 1.0).recorded(1.0)
+    y = recorded.sample(1, 0)[:, 0]
+    u = PITDisplay.from_predictions(recorded, y, ax=new_axes()).u
+    assert len(np.unique(u)) == 400
+    display = CalibrationDisplay.from_predictions(recorded, y, ax=new_axes())
+    assert_allclose(display.observed, display.nominal, atol=0.06)

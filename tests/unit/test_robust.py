@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import exact_rows, scaling_of_targets
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -11,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.stats import norm
 
 from skmdn._data.robust import ALL_LEVELS, Spreads, limits, weighted_quantiles
-from skmdn._data.rows import Rows, merge_rows
+from skmdn._data.rows import merge_rows
 from skmdn._data.scaling import FAR, LazyMatrix, Scaling, Tails, bounded_weight
 
 RNG = np.random.RandomState(0)
@@ -139,7 +140,7 @@ def test_features_are_standardised_after_their_tails(store):
     X[:, 1] *= np.arange(400) % 5 == 0
     X[:3, 2] = -1e30
     weight = 1.0 + np.arange(400) % 3
-    rows = merge_rows(Rows(store(X), X[:, :1], weight))
+    rows = merge_rows(exact_rows(store(X), X[:, :1], weight))
     scaling = Scaling.fit_features(rows)
     ours = scaling.transform_rows(rows.X, rows.positions, torch.float64).numpy()
     mean = np.average(ours, axis=0, weights=rows.weight)
@@ -164,7 +165,7 @@ def test_rare_values_and_constants_have_no_tails():
     assert np.isinf(tails_of(csr_array(X)).low).all()
     # A column of two values, neither rare, hardly changes.
     X[:200, 0] = 7.0
-    rows = merge_rows(Rows(X, RNG.standard_normal((1000, 1)), np.ones(1000)))
+    rows = merge_rows(exact_rows(X, RNG.standard_normal((1000, 1)), np.ones(1000)))
     plain = Scaling.fit("X", X, rows.weight, rows.positions)
     ours = Scaling.fit_features(rows)
     assert np.isfinite(ours.knees[:, 0]).all()
@@ -186,14 +187,14 @@ def test_states_without_tails_are_affine():
 def targets_of(y, weight=None):
     weight = np.ones(len(y)) if weight is None else weight
     index = np.arange(len(y), dtype=float)[:, None]
-    return Scaling.fit_targets(merge_rows(Rows(index, y, weight)))
+    return scaling_of_targets(merge_rows(exact_rows(index, y, weight)))
 
 
 @pytest.mark.parametrize("draw", ["standard_normal", "standard_exponential", "rand"])
 def test_ordinary_targets_have_their_mean_and_standard_deviation(draw):
     y = getattr(np.random.RandomState(1), draw)(1000)[:, None]
-    rows = merge_rows(Rows(np.arange(1000.0)[:, None], y, np.ones(1000)))
-    plain = Scaling.fit("y", rows.y, rows.weight, np.arange(1000))
+    rows = merge_rows(exact_rows(np.arange(1000.0)[:, None], y, np.ones(1000)))
+    plain = Scaling.fit("y", rows.y.points, rows.weight, np.arange(1000))
     assert_array_equal(targets_of(y).mean, plain.mean)
     assert_array_equal(np.abs(targets_of(y).scale), plain.scale)
     assert_array_equal(bounded_weight((y - plain.mean) / plain.scale, y[:, 0]), y[:, 0])

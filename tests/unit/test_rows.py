@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import exact_rows, exact_targets
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.preprocessing import StandardScaler
@@ -24,14 +25,14 @@ def rows_with_copies():
     rng = np.random.RandomState(0)
     X = rng.randint(3, size=(200, 2)).astype(float)
     y = rng.randint(2, size=(200, 1)).astype(float)
-    return Rows(X, y, rng.randint(4, size=200).astype(float))
+    return exact_rows(X, y, rng.randint(4, size=200).astype(float))
 
 
 def merged(rows):
     """Unique rows as a table of X, y and weight, and the group of each row."""
     unique = merge_rows(rows)
     X = as_dense(unique.X[unique.positions])
-    return np.column_stack([X, unique.y, unique.weight]), unique.group
+    return np.column_stack([X, unique.y.points, unique.weight]), unique.group
 
 
 def taken(rows, index):
@@ -41,7 +42,7 @@ def taken(rows, index):
 def test_merged_rows_are_distinct_and_add_their_weights():
     rows = rows_with_copies()
     table, group = merged(rows)
-    given = np.column_stack([rows.X, rows.y])
+    given = np.column_stack([rows.X, rows.y.points])
     expected, where = np.unique(given, axis=0, return_inverse=True)
     weights = np.bincount(where.ravel(), weights=rows.weight)
     expected = np.column_stack([expected, weights])[weights > 0]
@@ -68,13 +69,13 @@ def test_equal_rows_are_merged_within_groups():
     rng = np.random.RandomState(2)
     rows = rows_with_copies()._replace(groups=rng.randint(5, size=200).astype("u8"))
     unique = merge_rows(rows)
-    given = np.column_stack([rows.X, rows.y, rows.groups])
+    given = np.column_stack([rows.X, rows.y.points, rows.groups])
     expected, where = np.unique(given, axis=0, return_inverse=True)
     weights = np.bincount(where.ravel(), weights=rows.weight)
     found = np.column_stack([given[unique.positions], unique.weight])
     expected = np.column_stack([expected, weights])[weights > 0]
     assert sorted(map(tuple, found)) == sorted(map(tuple, expected))
-    assert_array_equal(unique.y, found[:, 2:3])
+    assert_array_equal(unique.y.points, found[:, 2:3])
     assert_array_equal(unique.codes, found[:, 3])
     is_used = unique.group >= 0
     assert_array_equal(is_used, weights[where.ravel()] > 0)
@@ -84,7 +85,7 @@ def test_equal_rows_are_merged_within_groups():
     for other in (
         rows._replace(groups=codes),
         rows._replace(weight=3 * rows.weight),
-        rows._replace(y=5 - 2 * rows.y),
+        rows._replace(y=exact_targets(5 - 2 * rows.y.points)),
     ):
         assert_array_equal(merge_rows(other).group, unique.group)
     # Without groups, the same rows have the same order.
@@ -97,18 +98,18 @@ def test_rows_with_equal_hashes_are_compared(monkeypatch):
         rows_module, "hash_rows", lambda X, index: np.zeros(len(X), np.uint64)
     )
     X = np.array([[1.0], [2.0]])
-    assert len(merge_rows(Rows(X, np.zeros((2, 1)), np.ones(2))).weight) == 2
+    assert len(merge_rows(exact_rows(X, np.zeros((2, 1)), np.ones(2))).weight) == 2
 
 
 def test_signed_zeros_are_equal():
     X = np.array([[0.0], [-0.0]])
-    distinct = merge_rows(Rows(X, np.zeros((2, 1)), np.ones(2)))
+    distinct = merge_rows(exact_rows(X, np.zeros((2, 1)), np.ones(2)))
     assert_array_equal(distinct.weight, [2.0])
 
 
 def distinct_rows(n):
     X = np.arange(float(n))[:, None]
-    return UniqueRows(X, X, np.ones(n), np.arange(n), np.arange(n))
+    return UniqueRows(X, exact_targets(X), np.ones(n), np.arange(n), np.arange(n))
 
 
 @pytest.mark.parametrize(
@@ -224,8 +225,9 @@ def test_orientation_is_the_sign_of_the_skewness():
 
 def test_ties_in_X_are_ordered_alike_for_mirrored_targets():
     rows = rows_with_copies()
-    skewed = rows._replace(y=np.exp(rows.y + np.arange(200)[:, None] % 7))
-    mirrored = skewed._replace(y=5 - 2 * skewed.y)
+    y = np.exp(rows.y.points + np.arange(200)[:, None] % 7)
+    skewed = rows._replace(y=exact_targets(y))
+    mirrored = skewed._replace(y=exact_targets(5 - 2 * skewed.y.points))
     plain, turned = merge_rows(skewed), merge_rows(mirrored)
     assert_array_equal(plain.positions, turned.positions)
     assert_array_equal(plain.weight, turned.weight)

@@ -222,18 +222,18 @@ def test_kinds_of_a_stack_are_scored_on_their_own():
     nll = mixture_nll(*loop.network(held_out.X), held_out.y)[..., index].detach()
     cases = zip(folds.flatten(), [*range(5)] * 2, strict=True)
     for case, (fold, member) in enumerate(cases):
-        found = terms.select(torch.tensor([case])).log_density(1)[0]
+        found = terms.select(torch.tensor([case])).log_density()[0]
         assert_allclose(found, -nll[member, fold], rtol=1e-4, atol=1e-5)
     first, second = stack.contenders
     assert (first.members, second.members) == (slice(0, 3), slice(3, 5))
     settings = TrainingSettings(**SETTINGS)
     stack.update(ALONE, settings, cost=0.25)
     for item in (first, second):
-        of_cases = terms.select(item.cases).calibrated(item.calibration, 1)
+        of_cases = terms.select(item.cases).calibrated(item.calibration)
         case_folds = folds[:, item.members].flatten()
         assert torch.equal(item.pooling.fold, case_folds)
         assert torch.equal(folds.flatten()[item.cases], case_folds)
-        p = of_cases.log_density(1).exp()
+        p = of_cases.log_density().exp()
         pooled = [p[case_folds == fold].mean(0).log() for fold in range(3)]
         expected = torch.stack(pooled) - 0.25
         assert_allclose(item.log_density, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,256 @@
+"""How targets become what networks see, and how densities return to the unit of y."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import log_ndtr, ndtri_exp
+from torch import Tensor
+
+from skmdn._data.rows import UniqueRows, hash_rows
+from skmdn._data.scaling import Scaling
+from skmdn._data.targets import Recording, Targets
+from skmdn.distributed import ALONE, Ranks
+
+Floats = NDArray[np.float64]
+
+# Largest standard deviation of a component of the logarithm of an output, over that of
+# all its values: the mean of a log-normal distribution grows as the exponential of half
+# the variance, so that a wide component of little weight, which likelihood hardly sees,
+# would determine mean and CRPS.
+LARGEST_SPREAD = 2.0
+# Steps of EM for the normal distribution of partly censored targets.
+EM_STEPS = 50
+# Least standard deviation, relative to the first one: all values but some censored ones
+# can be equal.
+LEAST_STD = 1e-3
+
+
+@dataclass(frozen=True)
+class TargetTransform:
+    """Map of targets: by their supports to latent ones, which are then standardised.
+
+    Parameters
+    ----------
+    recording : Recording
+    scaling : Scaling
+        Of the latent targets.
+    mean, std : ndarray of shape (n_outputs,)
+        Normal distribution of the latent targets. Its conditional mean in a cell that
+        is open on one side stands for the target where a number is needed.
+    """
+
+    recording: Recording
+    scaling: Scaling
+    mean: Floats
+    std: Floats
+
+    @classmethod
+    def fit(
+        cls, recording: Recording, rows: UniqueRows, ranks: Ranks = ALONE
+    ) -> TargetTransform:
+        """Fit the scaling to unique rows."""
+        y, weight = rows.y, rows.weight
+        if y.n_blocks == 1:
+            scaling = Scaling.fit_targets(y.points, weight, ranks)
+            return cls(recording, scaling, scaling.mean, np.abs(scaling.scale))
+        is_observed = y.is_observed
+        scalings, normals = [], []
+        for j in range(y.n_outputs):
+            known = slice(None) if is_observed is None else is_observed[:, j]
+            column, of_rows = _column(y[known], j), weight[known]
+            normals.append(_normal(column, of_rows, ranks))
+            values = column.points
+            if column.is_open.any():
+                values = _quantiles(column, *normals[-1])
+            scalings.append(Scaling.fit_targets(values, of_rows, ranks))
+        scaling = Scaling(
+            np.concatenate([each.mean for each in scalings]),
+            np.concatenate([each.scale for each in scalings]),
+        )
+        return cls(recording, scaling, *np.array(normals).T)
+
+    def largest_scale(self, targets: Targets, weight: Floats, ranks: Ranks) -> float:
+        """Return the largest standard deviation of a component, standardised.
+
+        Infinite if no output has exactly one bound, and where values are equal.
+        """
+        low, high = self.recording.supports.all_bounds
+        scales = []
+        for j in np.flatnonzero((low.isfinite() != high.isfinite()).numpy()):
+            known = np.where(targets.is_open[:, j], 0.0, weight)
+            if targets.is_observed is not None:
+                known = known * targets.is_observed[:, j]
+            values, total = targets.points[:, j], float(ranks.sum(known.sum())) or 1.0
+            mean = float(ranks.sum(known @ values)) / total
+            variance = float(ranks.sum(known @ (values - mean) ** 2)) / total
+            spread = LARGEST_SPREAD * math.sqrt(variance) or math.inf
+            scales.append(spread / abs(float(self.scaling.scale[j])))
+        return min(scales, default=math.inf)
+
+    def with_points(self, targets: Targets) -> Targets:
+        """Let means stand for what was not observed, and for targets in open cells."""
+        points, is_open = targets.points, targets.is_open
+        if is_open.any():
+            output = np.nonzero(is_open)[1]
+            mean, std = self.mean[output], self.std[output]
+            centres = _truncated(*_ends(targets, is_open, mean, std))[0]
+            points = points.copy()
+            points[is_open] = mean + std * centres
+        if targets.is_observed is not None:
+            points = np.where(targets.is_observed, points, self.scaling.mean)
+        return targets if points is targets.points else targets.moved_to(points)
+
+    def standardise(self, targets: Targets) -> Tensor:
+        """Return what `skmdn.nn.targets.Targets` splits, in float64.
+
+        Cells are mirrored with a scale that is negative.
+        """
+        if targets.n_blocks == 1:
+            return self.scaling.transform(targets.points)
+        targets = self.with_points(targets)
+        scale, is_observed = self.scaling.scale, targets.is_observed
+        points = self.scaling.transform(targets.points).numpy()
+        blocks = [points]
+        if targets.has_cells:
+            below, above = targets.cells
+            is_mirrored = scale < 0
+            blocks += [
+                -np.where(is_mirrored, above, below) / np.abs(scale),
+                np.where(is_mirrored, below, above) / np.abs(scale),
+            ]
+        if is_observed is not None:
+            blocks.append(is_observed.astype(np.float64))
+        return torch.from_numpy(np.concatenate(blocks, axis=1))
+
+    def offset(self, targets: Targets) -> Floats:
+        """Return what to add to the log-likelihood of standardised targets, (n,).
+
+        The sum is that of the targets in the unit of y, in nats.
+        """
+        log_scale = np.log(np.abs(self.scaling.scale))
+        if targets.n_blocks == 1:
+            offset: Floats = targets.offset - log_scale.sum()
+            return offset
+        offset = targets.offset - targets.is_exact @ log_scale
+        return offset
+
+    def mean_offset(self, targets: Targets, weight: Floats, ranks: Ranks) -> float:
+        """Average the `offset` over the rows of all ranks."""
+        offset = self.offset(targets)
+        ends = [offset.max(initial=-np.inf), -offset.min(initial=np.inf)]
+        high, minus_low = ranks.max(ends)
+        if high == -minus_low:  # without rounding
+            return float(high)
+        total, n_rows = ranks.sum([weight @ offset, weight.sum()])
+        return float(total / n_rows)
+
+    def to_state(self) -> dict[str, Any]:
+        """Convert to arrays and builtins."""
+        return {
+            "recording": self.recording.to_state(),
+            "scaling": self.scaling.to_state(),
+            "normal": np.stack([self.mean, self.std]),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> TargetTransform:
+        """Undo `to_state`."""
+        return cls(
+            Recording.from_state(state["recording"]),
+            Scaling.from_state(state["scaling"]),
+            *np.array(state["normal"]),
+        )
+
+
+def _column(targets: Targets, output: int) -> Targets:
+    """Return the targets of one output, without missing ones."""
+    d, n_blocks = targets.n_outputs, 3 if targets.has_cells else 1
+    table = targets.table[:, output : n_blocks * d : d]
+    return replace(targets, table=table, n_outputs=1)
+
+
+# -- the normal distribution of partly censored targets ------------------------------
+
+
+def _normal(column: Targets, weight: Floats, ranks: Ranks) -> tuple[float, float]:
+    """Fit a normal distribution to targets of one output by EM.
+
+    Only open cells count as cells.
+    """
+    values, is_open = column.points[:, 0].copy(), column.is_open[:, 0]
+    total = float(ranks.sum(weight.sum()))
+    mean = float(ranks.sum(weight @ values)) / total
+    std = math.sqrt(float(ranks.sum(weight @ (values - mean) ** 2)) / total) or 1.0
+    if not ranks.max(is_open.any()):
+        return mean, std
+    least = LEAST_STD * std
+    spread = np.zeros_like(values)
+    for _ in range(EM_STEPS):
+        centres, variances = _truncated(*_ends(column, is_open[:, None], mean, std))
+        values[is_open] = mean + std * centres
+        spread[is_open] = std**2 * variances
+        mean = float(ranks.sum(weight @ values)) / total
+        square = float(ranks.sum(weight @ ((values - mean) ** 2 + spread)))
+        std = max(math.sqrt(square / total), least)
+    return mean, std
+
+
+def _ends(
+    targets: Targets, chosen: NDArray[np.bool_], mean: Any, std: Any
+) -> tuple[Floats, Floats]:
+    """Return the ends of some cells, in standard deviations from means."""
+    below, above = (side[chosen] for side in targets.cells)
+    points = targets.points[chosen]
+    return (points - below - mean) / std, (points + above - mean) / std
+
+
+def _truncated(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """Compute mean and variance of the standard normal within cells."""
+    # Reflected to the lower tail, where log_ndtr is accurate.
+    is_upper = low > 0
+    low, high = np.where(is_upper, -high, low), np.where(is_upper, -low, high)
+    log_mass = _log_mass(low, high)
+    with np.errstate(invalid="ignore"):
+        at_low, at_high = (
+            np.where(np.isinf(end), 0.0, np.exp(-0.5 * end**2 - log_mass))
+            / math.sqrt(2 * math.pi)
+            for end in (low, high)
+        )
+        mean = at_low - at_high
+        moment = np.where(np.isinf(low), 0.0, low * at_low)
+        moment -= np.where(np.isinf(high), 0.0, high * at_high)
+    variance = np.clip(1 + moment - mean**2, 0.0, 1.0)
+    mean = np.clip(mean, low, high)
+    return np.where(is_upper, -mean, mean), variance
+
+
+def _log_mass(low: Floats, high: Floats) -> Floats:
+    """Compute the log-probability of cells of the standard normal."""
+    upper = log_ndtr(high)
+    with np.errstate(divide="ignore"):
+        mass: Floats = upper + np.log(-np.expm1(log_ndtr(low) - upper))
+    return np.maximum(mass, np.finfo(np.float64).min)
+
+
+def _quantiles(column: Targets, mean: float, std: float) -> Floats:
+    """Draw the targets in open cells, by a hash of each row; return all, (n, 1).
+
+    Conditional means would spread less than the targets.
+    """
+    low, high = _ends(column, column.is_open, mean, std)
+    hashes = hash_rows(column.table, np.flatnonzero(column.is_open))
+    level = ((hashes >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    is_upper = low > 0
+    low, high = np.where(is_upper, -high, low), np.where(is_upper, -low, high)
+    log_level = np.logaddexp(log_ndtr(low), np.log(level) + _log_mass(low, high))
+    drawn = ndtri_exp(np.minimum(log_level, log_ndtr(high)))
+    values = column.points.copy()
+    values[column.is_open] = mean + std * np.where(is_upper, -drawn, drawn)
+    return values
