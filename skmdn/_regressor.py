@@ -331,7 +331,7 @@ class MDNRegressor(
             or inf in y_upper an open end, a target censored from the left or right.
         X_val, y_val, sample_weight_val : array-like, default=None
             Validation rows that decide when all networks stop, in place of held-out
-            training rows.
+            training rows. Their targets have no intervals.
 
         Returns
         -------

@@ -60,15 +60,19 @@ class TargetTransform:
         if y.n_blocks == 1:
             scaling = Scaling.fit_targets(y.points, weight, ranks)
             return cls(recording, scaling, scaling.mean, np.abs(scaling.scale))
-        is_observed = y.is_observed
         scalings, normals = [], []
         for j in range(y.n_outputs):
-            known = slice(None) if is_observed is None else is_observed[:, j]
-            column, of_rows = _column(y[known], j), weight[known]
-            normals.append(_normal(column, of_rows, ranks))
-            values = column.points
-            if column.is_open.any():
-                values = _quantiles(column, *normals[-1])
+            column, known = _column(y, j), np.ones((len(y), 1), dtype=bool)
+            if y.is_observed is not None:
+                known = y.is_observed[:, [j]]
+            # A rank need not have an observed row; those without have no weight.
+            of_rows = weight * known[:, 0]
+            mean, std = _normal(column, of_rows, ranks)
+            values = (
+                _quantiles(column, mean, std) if column.has_cells else column.points
+            )
+            values = np.where(known, values, mean)
+            normals.append((mean, std))
             scalings.append(Scaling.fit_targets(values, of_rows, ranks))
         scaling = Scaling(
             np.concatenate([each.mean for each in scalings]),
@@ -96,16 +100,18 @@ class TargetTransform:
 
     def with_points(self, targets: Targets) -> Targets:
         """Let means stand for what was not observed, and for targets in open cells."""
-        points, is_open = targets.points, targets.is_open
+        is_observed, is_open = targets.is_observed, targets.is_open
+        if is_observed is None and not is_open.any():
+            return targets
+        points = targets.points.copy()
         if is_open.any():
             output = np.nonzero(is_open)[1]
             mean, std = self.mean[output], self.std[output]
             centres = _truncated(*_ends(targets, is_open, mean, std))[0]
-            points = points.copy()
             points[is_open] = mean + std * centres
-        if targets.is_observed is not None:
-            points = np.where(targets.is_observed, points, self.scaling.mean)
-        return targets if points is targets.points else targets.moved_to(points)
+        if is_observed is not None:
+            points = np.where(is_observed, points, self.scaling.mean)
+        return targets.moved_to(points)
 
     def standardise(self, targets: Targets) -> Tensor:
         """Return what `skmdn.nn.targets.Targets` splits, in float64.
@@ -170,7 +176,7 @@ class TargetTransform:
 
 
 def _column(targets: Targets, output: int) -> Targets:
-    """Return the targets of one output, without missing ones."""
+    """Return the targets of one output, of which missing ones are not told apart."""
     d, n_blocks = targets.n_outputs, 3 if targets.has_cells else 1
     table = targets.table[:, output : n_blocks * d : d]
     return replace(targets, table=table, n_outputs=1)

@@ -151,11 +151,6 @@ class Recording:
         """Return the recording of targets that are any exact numbers."""
         return cls(Supports.of(None, outputs), np.zeros(outputs.size))
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether targets are any exact numbers."""
-        return self.supports.is_identity and not self.resolution.any()
-
     def targets(self, name: str, y: Floats, y_upper: Floats | None = None) -> Targets:
         """Map targets of known kind.
 

@@ -113,6 +113,8 @@ def test_a_step_is_that_of_all_rows(pair, covariance_type):
         ({"target_support": (0, None)}, np.exp(Y), {}),
         ({"target_resolution": "auto"}, np.round(Y), {}),
         ({}, np.where(np.arange(240).reshape(120, 2) % 7 == 0, np.nan, Y), {}),
+        # The first rank, of five rows, has no value of the second output.
+        ({}, np.where((np.arange(120)[:, None] < 5) & [False, True], np.nan, Y), {}),
         # Only the second rank has intervals.
         (
             {"target_support": (0, None)},
