@@ -91,6 +91,7 @@ class StackBuilder:
         given = data.rows.X, index, self.n_effective, data.ranks
         self.range = data.features.range_of(*given)
         self.kinds = dict(data.kinds)
+        self.is_complete = self._complete_rows()
         self.bins: Bins | None = None
         if len(self.kinds) > 1:
             self.kinds = self._possible_kinds()
@@ -301,13 +302,13 @@ class StackBuilder:
                 targets, side = known_ends(self.rows.y)
             rows = self.rows._replace(
                 y=targets,
-                weight=self.rows.weight * torch.from_numpy(self._is_complete),
+                weight=self.rows.weight * torch.from_numpy(self.is_complete),
             )
             models = LinearModels.fit(rows, self._training_lists(), data.ranks, side)
             models = models.of(folds_of(n_members, self.n_folds))
             start_at_linear_models(network, members, models, self.generator)
             return
-        points, weight = data.rows.y.points, data.rows.weight * self._is_complete
+        points, weight = data.rows.y.points, data.rows.weight * self.is_complete
         mixtures = unconditional_mixtures(
             # Rounded to float32, as in training, because ties influence the clusters.
             data.target.scaling.transform(points).float().double().numpy(),
@@ -319,8 +320,7 @@ class StackBuilder:
         )
         network.head.start_at(members, *mixtures)
 
-    @cached_property
-    def _is_complete(self) -> NDArray[np.bool_]:
+    def _complete_rows(self) -> NDArray[np.bool_]:
         """Which rows a start is fitted to: those with all outputs, if they suffice."""
         rows, ranks = self.data.rows, self.data.ranks
         every_row = np.ones(len(rows.y), dtype=bool)

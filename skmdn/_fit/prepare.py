@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,11 @@ def fitting() -> Iterator[Ranks]:
 
 @dataclass(frozen=True)
 class FitData:
-    """Everything that determines a fit except its seed; see `prepare`."""
+    """Everything that determines a fit except its seed; see `prepare`.
+
+    `offsets` are the means of `TargetTransform.offset` over the rows to train on, and
+    over those to validate on if there are any.
+    """
 
     params: Mapping[str, Any]
     settings: TrainingSettings
@@ -52,6 +55,7 @@ class FitData:
     validation: Rows | None
     features: Scaling
     target: TargetTransform
+    offsets: tuple[float, ...]
     outputs: Outputs
     feature_names: Sequence[str] | None
     start: ConditionalModel | None
@@ -63,19 +67,7 @@ class FitData:
 
         Of the rows to train on, or of those that are held out.
         """
-        if not is_held_out or self.validation is None:
-            return score + self._offset
-        return score + self._offset_of_validation
-
-    @cached_property
-    def _offset(self) -> float:
-        return self.target.mean_offset(self.rows.y, self.rows.weight, self.ranks)
-
-    @cached_property
-    def _offset_of_validation(self) -> float:
-        assert self.validation is not None
-        rows = self.validation
-        return self.target.mean_offset(rows.y, rows.weight, self.ranks)
+        return score + self.offsets[is_held_out and self.validation is not None]
 
     def fingerprints(self) -> dict[str, str]:
         """Compute digests of everything that determines the fit, to compare fits."""
@@ -130,6 +122,7 @@ def prepare(
         else start.target
     )
     rows = rows._replace(y=target.with_points(rows.y))
+    validation = validation and validation.rescaled(ranks)
     settings = TrainingSettings.resolve(params, n_rows)
     sizes = _sizes(params, n_rows, outputs.size, start)
     n_members = int(sizes.pop("n_estimators"))
@@ -162,9 +155,14 @@ def prepare(
         n_members,
         given,
         rows,
-        validation and validation.rescaled(ranks),
+        validation,
         Scaling.fit_features(rows, ranks) if start is None else start.features,
         target,
+        tuple(
+            target.mean_offset(part.y, part.weight, ranks)
+            for part in (rows, validation)
+            if part is not None
+        ),
         outputs,
         checked.feature_attributes.get("feature_names_in_"),
         start,
