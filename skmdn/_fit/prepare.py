@@ -116,22 +116,14 @@ def prepare(
     given, outputs = checked.rows.rescaled(ranks), checked.fitted.outputs
     rows = merge_rows(given)
     n_rows = int(ranks.sum(len(rows.y)))
-    target = (
-        TargetTransform.fit(checked.fitted.recording, rows, ranks)
-        if start is None
-        else start.target
-    )
+    target = _target_transform(checked, rows, start, ranks)
     rows = rows._replace(y=target.with_points(rows.y))
     validation = validation and validation.rescaled(ranks)
     settings = TrainingSettings.resolve(params, n_rows)
     sizes = _sizes(params, n_rows, outputs.size, start)
     n_members = int(sizes.pop("n_estimators"))
-    structure = _network_structure(given, outputs, {**params, **sizes})
-    structure["largest_scale"] = (
-        min(LARGEST_SCALE, target.largest_scale(rows.y, rows.weight, ranks))
-        if start is None
-        else next(iter(start.pool)).arguments["largest_scale"]
-    )
+    largest = _largest_scale(target, rows, start, ranks)
+    structure = _network_structure(given, outputs, largest, {**params, **sizes})
     can_view = not (is_piece or ranks.size > 1 or sparse.issparse(given.X))
     # A view of targets that are not known would be one of what stands for them.
     can_view &= rows.y.is_observed is None and not checked.has_intervals
@@ -171,6 +163,27 @@ def prepare(
     )
 
 
+def _target_transform(
+    checked: CheckedRows, rows: UniqueRows, start: ConditionalModel | None, ranks: Ranks
+) -> TargetTransform:
+    """Fit the transform of the targets, or return that of the networks to continue."""
+    if start is not None:
+        return start.target
+    return TargetTransform.fit(checked.fitted.recording, rows, ranks)
+
+
+def _largest_scale(
+    target: TargetTransform,
+    rows: UniqueRows,
+    start: ConditionalModel | None,
+    ranks: Ranks,
+) -> float:
+    """Return the bound of standard deviations of components, standardised."""
+    if start is not None:
+        return float(next(iter(start.pool)).arguments["largest_scale"])
+    return min(LARGEST_SCALE, target.largest_scale(rows.y, rows.weight, ranks))
+
+
 def _sizes(
     params: Mapping[str, Any],
     n_rows: int,
@@ -198,6 +211,7 @@ def _sizes(
 def _network_structure(
     given: Rows,
     outputs: Outputs,
+    largest_scale: float,
     params: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the arguments that the networks of all kinds share, as builtins."""
@@ -212,6 +226,7 @@ def _network_structure(
         "dropout": float(params["dropout"]),
         "network": params["network"],
         "reg_covar": float(params["reg_covar"]),
+        "largest_scale": largest_scale,
     }
 
 

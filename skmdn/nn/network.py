@@ -16,7 +16,7 @@ from skmdn.nn.activations import ACTIVATIONS
 from skmdn.nn.backbones import Backbones
 from skmdn.nn.covariance import make_head
 from skmdn.nn.embeddings import EMBEDDINGS, SATURATION
-from skmdn.nn.head import LARGEST_SCALE
+from skmdn.nn.head import LARGEST_SCALE, MixtureHead
 from skmdn.nn.isolation import without_autocast
 from skmdn.nn.layers import MemberLinear, draw_dropout_mask
 from skmdn.nn.targets import Targets
@@ -166,13 +166,19 @@ class MixtureDensityNetwork(nn.Module):
             MemberLinear(n_members, n_in, n_out, gain=math.sqrt(2), generator=generator)
             for n_in, n_out in pairwise(widths)
         )
-        sizes = n_members, widths[-1], n_components, n_outputs
-        options: dict[str, Any] = {"generator": generator}
-        options |= {"reg_covar": reg_covar, "largest_scale": largest_scale}
-        self.head = make_head(*sizes, covariance_type, rank, **options)
+        self.head = self._build_head(widths[-1], generator)
         self.has_skip, self.has_range = has_skip, has_range
         self._build_buffers()
         self._count_floats(max(widths))
+
+    def _build_head(self, width: int, generator: torch.Generator) -> MixtureHead:
+        """Build the head of hidden layers of this width."""
+        names = "n_components", "n_outputs", "covariance_type", "rank"
+        sizes = (self.arguments[name] for name in names)
+        options = {
+            name: self.arguments[name] for name in ("reg_covar", "largest_scale")
+        }
+        return make_head(self.n_members, width, *sizes, generator=generator, **options)
 
     def _build_buffers(self) -> None:
         """Add a linear function that is zero, and a range of zero."""

@@ -91,7 +91,7 @@ MUTATIONS = {
         "NetworkPool.moments", "_1.add_((_2 - _3).square_())", "_1"
     ),
     "Jacobian of the scaling with the wrong sign": Mutation(
-        "_model:ConditionalModel.log_prob", "_1.sub_(_2)", "_1.add_(_2)"
+        "TargetTransform.offset", "_1.offset - _2.sum()", "_1.offset + _2.sum()"
     ),
     "rows instead of columns of U rescaled": Mutation(
         "_mixture:rescale", "_1.sign()[:, None] * _1", "_1.sign() * _1[:, None]"
