@@ -81,8 +81,8 @@ class Terms(ABC):
 
     @property
     def floats_per_row(self) -> int:
-        """Size of the largest tensor for one row."""
-        return max(part[..., :1].numel() for part in self.parts.values())
+        """Size of the largest tensor for one row; a rank can have none."""
+        return max(math.prod(part.shape[:-1]) for part in self.parts.values())
 
     @property
     def is_finite(self) -> bool:

@@ -163,6 +163,7 @@ def test_terms_are_split_and_joined(n_blocks):
     assert torch.equal(Terms.cat(cases).log_density(), expected.flip(0))
     sizes = [part[..., 0].numel() for part in terms.parts.values()]
     assert terms.floats_per_row == max(sizes)
+    assert terms.map(lambda part: part[..., :0]).floats_per_row == max(sizes)
     assert terms.is_finite
     broken = terms.log_weights.clone()
     broken[0, 0, 3] = math.nan
