@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skmdn._data.checks import check_features, check_targets, weighted_mean
+from skmdn._data.checks import check_features, check_targets, mean_of_known
 from skmdn._mixture import Mixture
 from skmdn._model import ConditionalModel
 from skmdn.density import MixtureDensity
@@ -139,6 +139,8 @@ class PredictionMixin:
         """
         model, X = self._predicting(X)
         if y is None:
+            if y_upper is not None:
+                raise ValueError("y_upper was given without y, the lower ends.")
             return -np.concatenate([p.entropy() for p in self._densities(model, X)])
         return model.log_prob(X, check_targets(self, model.fitted, X, y, y_upper))
 
@@ -174,6 +176,8 @@ class PredictionMixin:
     ) -> float:
         """Compute the mean of `score_samples`, as :meth:`GaussianMixture.score` does.
 
+        Rows of whose targets nothing was observed do not count.
+
         `cross_val_score` and `GridSearchCV` therefore cross-validate the negative
         log-likelihood without further arguments; R2 is `scoring="r2"`.
 
@@ -195,7 +199,7 @@ class PredictionMixin:
         """
         model, X = self._predicting(X)
         targets = check_targets(self, model.fitted, X, y, y_upper)
-        return weighted_mean(model.log_prob(X, targets), sample_weight)
+        return mean_of_known(model.log_prob(X, targets), targets, sample_weight)
 
     # -- privates ----------------------------------------------------------------
 

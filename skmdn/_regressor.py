@@ -85,7 +85,7 @@ class MDNRegressor(
         Step to which y was recorded, in the unit of y, or one for each output. The
         likelihood of a row is then the probability of the cell [y - step/2, y + step/2]
         divided by the step, which spikes cannot raise above 1 / step. "auto" looks for
-        a grid with repeated values.
+        a step of which all values are multiples, and many repeat.
     reg_covar : float, default=1e-6
         Floor added to the variance of each output given those that explain it, in
         units of the standardised target's variance. It bounds the density.

@@ -307,7 +307,8 @@ def pit(
     density : ConditionalDensity or RecordedDensity
         Predicted density.
     random_state : int, RandomState, Generator or None, default=None
-        Seed of the draws for a RecordedDensity; nothing is drawn for densities.
+        Seed of the draws for a RecordedDensity. A generator is advanced for every
+        density, though only recorded values need it.
 
     Returns
     -------

@@ -27,6 +27,10 @@ from skmdn.distributed import ALONE, Ranks
 
 # Float32 input is used as it is; everything else is converted to float64.
 FLOATS = (np.float64, np.float32)
+NOTHING_OBSERVED = (
+    "{} has no observed value in rows of positive weight. Give rows of which something "
+    "was observed."
+)
 # Attributes in which scikit-learn's checks record the features.
 FEATURE_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 
@@ -102,8 +106,10 @@ def check_rows(
             ranks.all_gather(values)
         )  # the step is that of all rows
     recording = Recording.of(*params, outputs, values)
-    _check_ends(flat, upper, ranks)
-    rows = _shared(Rows(X, recording.targets("y", flat, upper), weight, codes), ranks)
+    _check_ends(flat[weight > 0], upper if upper is None else upper[weight > 0], ranks)
+    targets = recording.targets("y", flat, upper)
+    rows = Rows(X, targets, targets.weight_of_known(weight), codes)
+    rows = _shared(rows, ranks)
     _check_observed(rows, ranks)
     fitted, attributes = Fitted(outputs, recording), _features_of(draft)
     return CheckedRows(rows, y, fitted, attributes, _has_intervals(flat, upper, ranks))
@@ -128,6 +134,7 @@ def check_known_rows(
     upper = as_upper(f"y_upper{suffix}", y_upper, flat)
     targets = fitted.recording.targets(f"y{suffix}", flat, upper)
     weight = as_weights(f"sample_weight{suffix}", sample_weight, X)
+    weight = targets.weight_of_known(weight)
     rows = Rows(X, targets, weight, _codes_of_groups(estimator, groups, len(flat)))
     y, has_intervals = fitted.outputs.squeeze(flat), _has_intervals(flat, upper)
     return CheckedRows(rows, y, fitted, _features_of(estimator), has_intervals)
@@ -175,17 +182,13 @@ def _check_ends(
 
 
 def _shared(rows: Rows, ranks: Ranks) -> Rows:
-    """Give the targets of all ranks equal blocks, and unobserved rows no weight."""
+    """Give the targets of all ranks equal blocks."""
     targets = rows.y
     cells, missing = ranks.max([targets.has_cells, targets.is_observed is not None])
+    if not ranks.max(rows.weight.max(initial=0.0)):
+        raise ValueError(NOTHING_OBSERVED.format("y"))
     targets = targets.with_blocks(cells=bool(cells), observed=bool(missing))
-    known = targets.is_observed
-    if known is None:
-        return rows._replace(y=targets)
-    weight = np.where(known.any(axis=1), rows.weight, 0.0)
-    if not ranks.max(weight.max(initial=0.0)):
-        raise ValueError("y has no observed value in rows of positive weight.")
-    return rows._replace(y=targets, weight=weight)
+    return rows._replace(y=targets)
 
 
 def _check_observed(rows: Rows, ranks: Ranks) -> None:
@@ -240,7 +243,10 @@ def check_validation_rows(
         )
     draft = _draft(estimator)
     draft.__dict__.update(checked.feature_attributes)
-    return check_known_rows(draft, checked.fitted, X, y, sample_weight, "_val").rows
+    rows = check_known_rows(draft, checked.fitted, X, y, sample_weight, "_val").rows
+    if not rows.weight.any():
+        raise ValueError(NOTHING_OBSERVED.format("y_val"))
+    return rows
 
 
 def _draft(estimator: Any) -> Any:
@@ -350,7 +356,7 @@ def as_upper(
             "each output with intervals."
         )
     upper = as_real(name, y_upper, infinite=True)
-    if upper.reshape(len(upper) if upper.ndim else 0, -1).shape != y.shape:
+    if upper.shape not in (y.shape, y.shape[:1]):
         raise ValueError(
             f"{name} must have one value for each of the {len(y)} rows of y, got "
             f"shape {upper.shape}."
@@ -382,6 +388,16 @@ def as_weights(name: str, sample_weight: Any, X: Any) -> NDArray[np.float64]:
     if not weight.any():
         raise ValueError(f"{name} must not be zero for every row.")
     return weight
+
+
+def mean_of_known(
+    values: NDArray[np.float64], targets: Targets, sample_weight: Any
+) -> float:
+    """Average values (n,) over the rows of whose targets something was observed."""
+    weight = targets.weight_of_known(as_weights("sample_weight", sample_weight, values))
+    if not weight.any():
+        raise ValueError(NOTHING_OBSERVED.format("y"))
+    return weighted_mean(values, weight)
 
 
 def weighted_mean(values: NDArray[np.float64], sample_weight: Any) -> float:

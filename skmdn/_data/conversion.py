@@ -123,8 +123,9 @@ def as_real(
 
 
 def _without_markers(array: Any) -> Any:
-    """Replace markers of missing values in arrays of objects, such as None, by NaN."""
-    if is_frame(array) or getattr(getattr(array, "dtype", None), "kind", "") != "O":
+    """Replace markers of missing values among objects, such as None, by NaN."""
+    dtypes = array.dtypes if is_frame(array) else [getattr(array, "dtype", None)]
+    if not any(getattr(dtype, "kind", "") == "O" for dtype in dtypes):
         return array
     cells = np.asarray(array, dtype=object).copy()
     for place, cell in np.ndenumerate(cells):

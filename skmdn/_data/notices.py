@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from skmdn._data.rows import UniqueRows, as_dense, dense_blocks
 from skmdn._data.scaling import KNEE, Scaling
+from skmdn._data.supports import Supports
 from skmdn._data.target_transform import TargetTransform
 from skmdn._data.targets import Targets
 from skmdn._utils.warn import Notice
@@ -61,12 +62,13 @@ def notices_of_ties(
     An output is not listed if it has a resolution, or if `reg_covar`, in units of its
     squared scale, is as wide as the steps between its values.
     """
-    n_rows, scale = int(ranks.sum(len(targets))), transform.scaling.scale
+    scale = transform.scaling.scale
     resolution, supports = transform.recording.resolution, transform.recording.supports
     latent, is_exact = targets.points, targets.is_exact
     notices = []
     for j in np.flatnonzero(resolution == 0):
         known = np.unique(latent[is_exact[:, j], j])
+        n_rows = int(ranks.sum(is_exact[:, j].sum()))
         if n_rows < ROWS_PER_VALUE * int(ranks.max(len(known))):
             continue
         known = np.unique(np.concatenate(ranks.all_gather(known)))
@@ -151,6 +153,7 @@ def notices_of_outliers(
     scalings: tuple[Scaling, Scaling],
     names: tuple[Sequence[str] | None, Sequence[str] | None],
     ranks: Ranks,
+    supports: Supports | None = None,
 ) -> list[Notice]:
     """Note values of X and y that lie absurdly far from all others of their column.
 
@@ -178,6 +181,9 @@ def notices_of_outliers(
         far, low, high = _sides(values, index, scaling, edges, worst, ranks)
         if low == high:
             continue
+        if name == "y" and supports is not None:
+            ends = np.array([far, low, high])
+            far, low, high = supports[worst].from_latent(ends).tolist()
         where = worst if columns is None else repr(columns[worst])
         more = f" and {n - 1} more" if (n := found.sum()) > 1 else ""
         n_far = int(counts[worst])
@@ -272,6 +278,7 @@ def notices_of_scale(
     scalings: tuple[Scaling, Scaling],
     names: tuple[Sequence[str] | None, Sequence[str] | None],
     ranks: Ranks,
+    supports: Supports | None = None,
     *,
     is_validation: bool = False,
 ) -> list[Notice]:
@@ -286,6 +293,8 @@ def notices_of_scale(
     names : tuple of (sequence of str or None)
         Names of the columns of X and of y.
     ranks : Ranks
+    supports : Supports, default=None
+        Those by which y was mapped.
     is_validation : bool, default=False
         Whether these are validation rows, or else further rows to train on.
 
@@ -296,9 +305,11 @@ def notices_of_scale(
     """
     every_row = np.arange(len(rows.y))
     suffix, remedy = ("_val", CHECK_UNITS) if is_validation else ("", SCALE_AGAIN)
+    is_mapped = supports is not None and not supports.is_identity
+    of_y = ", mapped as target_support says," if is_mapped else ""
     notices = []
     for name, values, index, scaling, columns in zip(
-        ("X" + suffix, "y" + suffix),
+        ("X" + suffix, "y" + suffix + of_y),
         (rows.X, rows.y.points),
         (rows.positions, every_row),
         scalings,

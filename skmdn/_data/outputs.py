@@ -71,6 +71,20 @@ class Outputs:
         """Return the other positions, rising."""
         return [j for j in range(self.size) if j not in positions]
 
+    def places(self, parameter: str, outputs: Iterable[Any]) -> list[int]:
+        """Return the positions of the keys of a parameter, which may have none.
+
+        Raises
+        ------
+        ValueError
+            If an output is unknown or repeated; the message names the parameter.
+        """
+        outputs = list(outputs)
+        try:
+            return self.positions(outputs) if outputs else []
+        except (TypeError, ValueError) as exc:
+            raise ValueError(f"{parameter}: {exc}") from exc
+
     def position(self, output: Any) -> int:
         """Return the position of one output given by position or name."""
         if isinstance(output, str):

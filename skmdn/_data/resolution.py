@@ -59,8 +59,9 @@ def per_output(target_resolution: Any, outputs: Outputs) -> list[Any]:
     """Return the entry of the parameter `target_resolution` for each output."""
     if isinstance(target_resolution, Mapping):
         steps: list[Any] = [None] * outputs.size
-        for output, step in target_resolution.items():
-            steps[outputs.position(output)] = step
+        places = outputs.places("target_resolution", target_resolution)
+        for place, step in zip(places, target_resolution.values(), strict=True):
+            steps[place] = step
         return steps
     is_one = isinstance(target_resolution, (str, Real)) or target_resolution is None
     if is_one:
@@ -98,9 +99,9 @@ def _step(step: Any, output: int, column: Floats) -> float:
 
 
 def detect_resolution(values: Floats) -> float:
-    """Find the step of a grid on which all values (n,) lie; zero if there is none.
+    """Find the step of which all values (n,) are multiples; zero if there is none.
 
-    Values that hardly repeat are taken as exact: every float lies on some grid.
+    Values that hardly repeat are taken as exact: all floats are multiples of a step.
 
     Examples
     --------
@@ -127,10 +128,7 @@ def detect_resolution(values: Floats) -> float:
         places = distinct / step
         if np.abs(places - np.round(places)).max() <= GRID_TOLERANCE:
             return float(step)
-    # A grid that does not contain zero.
-    places = (distinct - distinct[0]) / least
-    on_grid = np.abs(places - np.round(places)).max() <= GRID_TOLERANCE
-    return least if on_grid else 0.0
+    return 0.0
 
 
 def _rounded(step: float) -> float:

@@ -231,11 +231,6 @@ class Scaling(NamedTuple):
             torch.where(has_tails, ends[1], math.inf),
         )
 
-    @property
-    def log_scale(self) -> float:
-        """Nats that standardising adds to a log-density."""
-        return float(np.log(np.abs(self.scale)).sum())
-
     def transform(self, array: NDArray[Any]) -> Tensor:
         """Standardise, in float64."""
         if self.tails is not None:

@@ -174,10 +174,7 @@ class Supports(Sequence[Support]):
     @classmethod
     def _of_mapping(cls, pairs: Mapping[Any, Any], outputs: Outputs) -> Supports:
         """Read pairs by name or position of the output."""
-        try:
-            positions = outputs.positions(pairs) if pairs else []
-        except (TypeError, ValueError) as exc:
-            raise ValueError(f"target_support: {exc}") from exc
+        positions = outputs.places("target_support", pairs)
         each = [Support()] * outputs.size
         for position, pair in zip(positions, pairs.values(), strict=True):
             each[position] = _as_support(pair)
@@ -240,11 +237,6 @@ class Supports(Sequence[Support]):
         """Map z (..., d) to y, strictly inside the bounds where z is finite."""
         return _apply(maps.from_latent, self.all_bounds, z)
 
-    def log_slope(self, z: Array) -> Array:
-        """Compute the log-determinant of dy/dz at z (..., d), (...)."""
-        total: Array = _apply(maps.log_slope, self.all_bounds, z).sum(-1)
-        return total
-
     def log_derivative(self, y: Array) -> Array:
         """Compute the log-determinant of dz/dy at y (..., d), (...).
 
@@ -253,7 +245,7 @@ class Supports(Sequence[Support]):
         total: Array = _apply(maps.log_derivative, self.all_bounds, y).sum(-1)
         return total
 
-    def check(self, name: str, y: NDArray[Any], outputs: Outputs | None = None) -> None:
+    def check(self, name: str, y: NDArray[Any]) -> None:
         """Raise ValueError if y (n, d) lies on or outside a bound."""
         for position, support in enumerate(self.each):
             values = np.asarray(y)[..., position]
@@ -263,11 +255,9 @@ class Supports(Sequence[Support]):
             outside = values[is_outside]
             low, high = self.all_bounds.low[position], self.all_bounds.high[position]
             excess = np.maximum(float(low) - outside, outside - float(high))
-            names = outputs.names if outputs is not None else None
-            label = repr(names[position]) if names else f"at position {position}"
             raise ValueError(
                 f"{name} must lie inside the open interval ({float(low):g}, "
-                f"{float(high):g}) that target_support gives for the output {label}, "
+                f"{float(high):g}) that target_support gives for output {position}, "
                 f"but {outside.size} of {values.size} values do not; the worst is "
                 f"{outside.flat[excess.argmax()]:g}. Set target_resolution, whose "
                 "cells can touch the bound, or widen target_support."

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtri_exp
 from torch import Tensor
 
+from skmdn._data.censored import PRIOR_VARIANCE, fit_censored
 from skmdn._data.rows import UniqueRows, hash_rows
 from skmdn._data.scaling import Scaling
 from skmdn._data.targets import Recording, Targets
+from skmdn._mixture.cells import truncate
 from skmdn.distributed import ALONE, Ranks
 
 Floats = NDArray[np.float64]
@@ -25,11 +27,6 @@ Floats = NDArray[np.float64]
 # the variance, so that a wide component of little weight, which likelihood hardly sees,
 # would determine mean and CRPS.
 LARGEST_SPREAD = 2.0
-# Steps of EM for the normal distribution of partly censored targets.
-EM_STEPS = 50
-# Least standard deviation, relative to the first one: all values but some censored ones
-# can be equal.
-LEAST_STD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -61,16 +58,16 @@ class TargetTransform:
             scaling = Scaling.fit_targets(y.points, weight, ranks)
             return cls(recording, scaling, scaling.mean, np.abs(scaling.scale))
         scalings, normals = [], []
+        hashes = hash_rows(rows.X, rows.positions)
         for j in range(y.n_outputs):
-            column, known = _column(y, j), np.ones((len(y), 1), dtype=bool)
-            if y.is_observed is not None:
-                known = y.is_observed[:, [j]]
+            column, known = _column(y, j)
             # A rank need not have an observed row; those without have no weight.
             of_rows = weight * known[:, 0]
             mean, std = _normal(column, of_rows, ranks)
-            values = (
-                _quantiles(column, mean, std) if column.has_cells else column.points
-            )
+            std = std or 1.0
+            values = column.points
+            if column.is_open.any():
+                values = _quantiles(column, mean, std, hashes)
             values = np.where(known, values, mean)
             normals.append((mean, std))
             scalings.append(Scaling.fit_targets(values, of_rows, ranks))
@@ -83,19 +80,20 @@ class TargetTransform:
     def largest_scale(self, targets: Targets, weight: Floats, ranks: Ranks) -> float:
         """Return the largest standard deviation of a component, standardised.
 
-        Infinite if no output has exactly one bound, and where values are equal.
+        Infinite if no output has exactly one bound, and where values are equal. Cells
+        at the bound do not count: the logarithms of their values have no end.
         """
-        low, high = self.recording.supports.all_bounds
         scales = []
-        for j in np.flatnonzero((low.isfinite() != high.isfinite()).numpy()):
-            known = np.where(targets.is_open[:, j], 0.0, weight)
-            if targets.is_observed is not None:
-                known = known * targets.is_observed[:, j]
-            values, total = targets.points[:, j], float(ranks.sum(known.sum())) or 1.0
-            mean = float(ranks.sum(known @ values)) / total
-            variance = float(ranks.sum(known @ (values - mean) ** 2)) / total
-            spread = LARGEST_SPREAD * math.sqrt(variance) or math.inf
-            scales.append(spread / abs(float(self.scaling.scale[j])))
+        for j, (low, high) in enumerate(self.recording.supports.to_state()):
+            if (low is None) == (high is None):
+                continue
+            column, known = _column(targets, j)
+            if column.has_cells:
+                known &= np.isfinite(column.cells[low is None])
+            counts = weight * known[:, 0]
+            if ranks.sum(counts.sum()) > 0:
+                spread = LARGEST_SPREAD * _normal(column, counts, ranks)[1] or math.inf
+                scales.append(spread / abs(float(self.scaling.scale[j])))
         return min(scales, default=math.inf)
 
     def with_points(self, targets: Targets) -> Targets:
@@ -175,37 +173,40 @@ class TargetTransform:
         )
 
 
-def _column(targets: Targets, output: int) -> Targets:
-    """Return the targets of one output, of which missing ones are not told apart."""
+def _column(targets: Targets, output: int) -> tuple[Targets, NDArray[np.bool_]]:
+    """Return the targets of one output, and which were observed, (n, 1)."""
     d, n_blocks = targets.n_outputs, 3 if targets.has_cells else 1
     table = targets.table[:, output : n_blocks * d : d]
-    return replace(targets, table=table, n_outputs=1)
+    known = np.ones((len(targets), 1), dtype=bool)
+    if targets.is_observed is not None:
+        known = targets.is_observed[:, [output]]
+    return replace(targets, table=table, n_outputs=1), known
 
 
 # -- the normal distribution of partly censored targets ------------------------------
 
 
 def _normal(column: Targets, weight: Floats, ranks: Ranks) -> tuple[float, float]:
-    """Fit a normal distribution to targets of one output by EM.
+    """Fit a normal distribution to targets of one output.
 
-    Only open cells count as cells.
+    Only open cells count as cells. The standard deviation is zero if all targets, or
+    the ends of their cells, are equal.
     """
-    values, is_open = column.points[:, 0].copy(), column.is_open[:, 0]
+    values, side = column.points[:, 0], np.zeros(len(column))
+    if column.has_cells:
+        (below, above), is_open = column.cells, column.is_open[:, 0]
+        side[is_open] = np.where(np.isinf(above[is_open, 0]), 1.0, -1.0)
+        ends = np.where(side > 0, -below[:, 0], np.where(side < 0, above[:, 0], 0.0))
+        values = values + ends
     total = float(ranks.sum(weight.sum()))
     mean = float(ranks.sum(weight @ values)) / total
-    std = math.sqrt(float(ranks.sum(weight @ (values - mean) ** 2)) / total) or 1.0
-    if not ranks.max(is_open.any()):
+    std = math.sqrt(float(ranks.sum(weight @ (values - mean) ** 2)) / total)
+    if std == 0 or not ranks.max((side != 0).any()):
         return mean, std
-    least = LEAST_STD * std
-    spread = np.zeros_like(values)
-    for _ in range(EM_STEPS):
-        centres, variances = _truncated(*_ends(column, is_open[:, None], mean, std))
-        values[is_open] = mean + std * centres
-        spread[is_open] = std**2 * variances
-        mean = float(ranks.sum(weight @ values)) / total
-        square = float(ranks.sum(weight @ ((values - mean) ** 2 + spread)))
-        std = max(math.sqrt(square / total), least)
-    return mean, std
+    repetitions = weight * (total / float(ranks.sum(weight @ weight)))
+    given = np.empty((len(values), 0)), (values - mean) / std, side, repetitions
+    model = fit_censored(*given, PRIOR_VARIANCE, (0.0, 1.0), ranks)
+    return mean + std * model.intercept, std * math.sqrt(model.variance)
 
 
 def _ends(
@@ -218,45 +219,29 @@ def _ends(
 
 
 def _truncated(low: Floats, high: Floats) -> tuple[Floats, Floats]:
-    """Compute mean and variance of the standard normal within cells."""
-    # Reflected to the lower tail, where log_ndtr is accurate.
-    is_upper = low > 0
-    low, high = np.where(is_upper, -high, low), np.where(is_upper, -low, high)
-    log_mass = _log_mass(low, high)
-    with np.errstate(invalid="ignore"):
-        at_low, at_high = (
-            np.where(np.isinf(end), 0.0, np.exp(-0.5 * end**2 - log_mass))
-            / math.sqrt(2 * math.pi)
-            for end in (low, high)
-        )
-        mean = at_low - at_high
-        moment = np.where(np.isinf(low), 0.0, low * at_low)
-        moment -= np.where(np.isinf(high), 0.0, high * at_high)
-    variance = np.clip(1 + moment - mean**2, 0.0, 1.0)
-    mean = np.clip(mean, low, high)
-    return np.where(is_upper, -mean, mean), variance
+    """Compute mean and log-probability of the standard normal within cells, (n,)."""
+    below, above = map(torch.from_numpy, (low, high))
+    cells = truncate(torch.zeros_like(below), below, above)
+    return cells.mean.numpy(), cells.log_probability.numpy()
 
 
-def _log_mass(low: Floats, high: Floats) -> Floats:
-    """Compute the log-probability of cells of the standard normal."""
-    upper = log_ndtr(high)
-    with np.errstate(divide="ignore"):
-        mass: Floats = upper + np.log(-np.expm1(log_ndtr(low) - upper))
-    return np.maximum(mass, np.finfo(np.float64).min)
-
-
-def _quantiles(column: Targets, mean: float, std: float) -> Floats:
-    """Draw the targets in open cells, by a hash of each row; return all, (n, 1).
+def _quantiles(
+    column: Targets, mean: float, std: float, hashes: NDArray[np.uint64]
+) -> Floats:
+    """Draw the targets in open cells, by the hash of each row; return all, (n, 1).
 
     Conditional means would spread less than the targets.
     """
     low, high = _ends(column, column.is_open, mean, std)
-    hashes = hash_rows(column.table, np.flatnonzero(column.is_open))
-    level = ((hashes >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    level = (hashes[column.is_open[:, 0]] >> np.uint64(11)).astype(np.float64)
+    level = (level + 0.5) / 2.0**53
+    # Reflected to the lower tail, where log_ndtr is accurate.
     is_upper = low > 0
     low, high = np.where(is_upper, -high, low), np.where(is_upper, -low, high)
-    log_level = np.logaddexp(log_ndtr(low), np.log(level) + _log_mass(low, high))
-    drawn = ndtri_exp(np.minimum(log_level, log_ndtr(high)))
+    log_level = np.log(level) + _truncated(low, high)[1]
+    drawn = ndtri_exp(
+        np.minimum(np.logaddexp(log_ndtr(low), log_level), log_ndtr(high))
+    )
     values = column.points.copy()
     values[column.is_open] = mean + std * np.where(is_upper, -drawn, drawn)
     return values

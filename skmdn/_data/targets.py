@@ -70,6 +70,12 @@ class Targets:
         observed: NDArray[np.bool_] = self.table[:, -self.n_outputs :] > 0
         return observed
 
+    def weight_of_known(self, weight: Floats) -> Floats:
+        """Return weights (n,) that are zero where nothing was observed."""
+        if self.is_observed is None:
+            return weight
+        return np.where(self.is_observed.any(axis=1), weight, 0.0)
+
     @property
     def cells(self) -> tuple[Floats, Floats]:
         """How far cells reach below and above the points, two of (n, n_outputs)."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skmdn._data.censored import known_ends
 from skmdn._data.folds import MAX_FOLDS, RowLists, every_row, folds_of, without_next
 from skmdn._data.notices import FEW_ROWS, effective_rows, is_outlier
 from skmdn._data.rows import Rows, UniqueRows
@@ -21,7 +22,6 @@ from skmdn._data.views.rows import NormalScores, ViewRows
 from skmdn._fit.prepare import FitData
 from skmdn._fit.views import ViewColumns
 from skmdn._training.batches import ListedRows
-from skmdn._training.censored import known_ends
 from skmdn._training.initialization import (
     LinearModels,
     quantile_bins,
@@ -56,6 +56,8 @@ class StackBuilder:
         Rows on which they are compared.
     group : Tensor of shape (n_folds, n)
         Number of the group of each of these rows.
+    offset : float
+        Nats between their score and that in the unit of y.
     n_folds : int
         Number of lists of these rows; 1 without any.
     n_held_out : int
@@ -86,12 +88,14 @@ class StackBuilder:
         self.n_folds = 1 if folds is None else len(folds[1].rows)
         self.held_out = self._held_out_rows()
         self.group = self._groups_of_held_out()
+        self.offset = self._offset_of_held_out()
         self.n_effective = effective_rows(data.rows.weight, data.ranks)
         index = data.rows.positions[~self.is_outlier]
         given = data.rows.X, index, self.n_effective, data.ranks
         self.range = data.features.range_of(*given)
         self.kinds = dict(data.kinds)
         self.is_complete = self._complete_rows()
+        self.has_open_cells = bool(data.ranks.max(data.rows.y.is_open.any()))
         self.bins: Bins | None = None
         if len(self.kinds) > 1:
             self.kinds = self._possible_kinds()
@@ -292,13 +296,13 @@ class StackBuilder:
     ) -> None:
         """Set members to the linear model, or to the mixture of y alone.
 
-        The points of the targets stand for cells, except for those of one output that
-        are open.
+        The points of the targets stand for cells; the linear model of one output knows
+        which are open.
         """
         data, n_members = self.data, members.stop - members.start
         if kind.is_linear:
             targets, side = self.rows.y[:, : data.outputs.size], None
-            if data.outputs.size == 1 and data.ranks.max(data.rows.y.is_open.any()):
+            if data.outputs.size == 1 and self.has_open_cells:
                 targets, side = known_ends(self.rows.y)
             rows = self.rows._replace(
                 y=targets,
@@ -361,6 +365,16 @@ class StackBuilder:
             return torch.zeros(0, 0, dtype=torch.int64, device="cpu")
         index = self.held_out.index.cpu()
         return index if self.folds is None else self._group_of_rows[index]
+
+    def _offset_of_held_out(self) -> float:
+        """Average the `TargetTransform.offset` of the held-out rows."""
+        data, held_out = self.data, self.held_out
+        if held_out is None:
+            return data.offset
+        given = data.rows if data.validation is None else data.validation
+        targets = given.y[held_out.index.flatten().cpu().numpy()]
+        weight = held_out.weight.flatten().numpy()
+        return data.target.mean_offset(targets, weight, data.ranks)
 
     @cached_property
     def _group_of_rows(self) -> torch.Tensor:

@@ -99,7 +99,7 @@ class Portfolio:
 
     def in_unit_of_y(self, score: float) -> float:
         """Convert the mean log-likelihood of standardised rows, in nats."""
-        return self.data.in_unit_of_y(score, is_held_out=True)
+        return score + self.builder.offset
 
     # -- epochs ------------------------------------------------------------------
 

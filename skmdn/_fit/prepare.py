@@ -41,8 +41,7 @@ def fitting() -> Iterator[Ranks]:
 class FitData:
     """Everything that determines a fit except its seed; see `prepare`.
 
-    `offsets` are the means of `TargetTransform.offset` over the rows to train on, and
-    over those to validate on if there are any.
+    `offset` is the mean of `TargetTransform.offset` over the rows to train on.
     """
 
     params: Mapping[str, Any]
@@ -55,19 +54,12 @@ class FitData:
     validation: Rows | None
     features: Scaling
     target: TargetTransform
-    offsets: tuple[float, ...]
+    offset: float
     outputs: Outputs
     feature_names: Sequence[str] | None
     start: ConditionalModel | None
     device: torch.device
     ranks: Ranks
-
-    def in_unit_of_y(self, score: float, *, is_held_out: bool = False) -> float:
-        """Convert the mean log-likelihood of standardised targets, in nats.
-
-        Of the rows to train on, or of those that are held out.
-        """
-        return score + self.offsets[is_held_out and self.validation is not None]
 
     def fingerprints(self) -> dict[str, str]:
         """Compute digests of everything that determines the fit, to compare fits."""
@@ -118,7 +110,9 @@ def prepare(
     n_rows = int(ranks.sum(len(rows.y)))
     target = _target_transform(checked, rows, start, ranks)
     rows = rows._replace(y=target.with_points(rows.y))
-    validation = validation and validation.rescaled(ranks)
+    if validation is not None:
+        validation = validation.rescaled(ranks)
+        validation = validation._replace(y=target.with_points(validation.y))
     settings = TrainingSettings.resolve(params, n_rows)
     sizes = _sizes(params, n_rows, outputs.size, start)
     n_members = int(sizes.pop("n_estimators"))
@@ -150,11 +144,7 @@ def prepare(
         validation,
         Scaling.fit_features(rows, ranks) if start is None else start.features,
         target,
-        tuple(
-            target.mean_offset(part.y, part.weight, ranks)
-            for part in (rows, validation)
-            if part is not None
-        ),
+        target.mean_offset(rows.y, rows.weight, ranks),
         outputs,
         checked.feature_attributes.get("feature_names_in_"),
         start,

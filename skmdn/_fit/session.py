@@ -145,15 +145,16 @@ class FitSession:
             notices += notices_of_ties(rows.y, data.target, floor, ranks)
             notices += notices_of_unobserved(data.given.y, ranks)
         scalings = data.features, data.target.scaling
+        supports = data.target.recording.supports
         names = data.feature_names, data.outputs.names
         if data.start is None:
-            notices += notices_of_outliers(rows, scalings, names, ranks)
+            notices += notices_of_outliers(rows, scalings, names, ranks, supports)
         else:
-            notices += notices_of_scale(rows, scalings, names, ranks)
+            notices += notices_of_scale(rows, scalings, names, ranks, supports)
         if data.validation is not None:
             rows = as_unique(data.validation)
             notices += notices_of_scale(
-                rows, scalings, names, ranks, is_validation=True
+                rows, scalings, names, ranks, supports, is_validation=True
             )
         return notices
 
@@ -220,7 +221,7 @@ class FitSession:
             self.notices.append(_divergence())
             return
         loss = float(np.average(losses, weights=sizes))
-        self.history.losses.append(-self.data.in_unit_of_y(-loss))
+        self.history.losses.append(loss - self.data.offset)
         score = portfolio.update(self.n_epochs, -loss)
         if portfolio.held_out is not None:
             self.history.scores.append(portfolio.in_unit_of_y(score))

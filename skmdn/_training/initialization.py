@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from skmdn._data.censored import PRIOR_VARIANCE, fit_censored
 from skmdn._data.folds import RowLists, evenly
 from skmdn._data.robust import weighted_quantiles
 from skmdn._data.scaling import RANGE_MARGIN, ScaledRows, bounded_weight
-from skmdn._training.censored import fit_censored
 from skmdn._utils.threads import openmp_limits
 from skmdn.distributed import ALONE, Ranks
 from skmdn.nn.embeddings import Bins
@@ -108,9 +108,6 @@ def _subsample(
 # Ratios of the noise to the prior variance of the coefficients that are tried, for
 # features and an output of unit variance.
 RIDGE_PENALTIES = np.logspace(-7, 3, 41)
-# Variance of the residuals of one more row, in units of that of the output. Without it
-# few rows can be interpolated, which leaves no noise.
-PRIOR_VARIANCE = 0.1
 # Rows of each fold that determine the coefficients; more add no digit that matters.
 MOST_LINEAR_ROWS = 2**15
 # The same if some are censored, which takes tens of steps.
@@ -253,7 +250,8 @@ def _tobit(
 def _inflation(n_rows: float, freedom: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the variance of the errors of new rows, relative to the residuals.
 
-    Of degrees of freedom, and of the mean of a new row (Akaike 1969).
+    The factors are those of the degrees of freedom, and of the error of the mean of a
+    new row (Akaike 1969).
     """
     freedom = 1 + freedom
     n_left = np.maximum(n_rows - freedom, 0) + 1  # and the row of the prior

@@ -43,18 +43,22 @@ class ConditionalDensity(Distribution):
         """Step to which each output was recorded, or None."""
         return self.outputs.resolution
 
-    def recorded(self, resolution: float | None = None) -> RecordedDensity:
+    def recorded(
+        self, resolution: float | None = None, offset: float = 0.0
+    ) -> RecordedDensity:
         """Return the distribution of the values recorded to a step, of one output.
 
         Parameters
         ----------
         resolution : float, default=None
             Step, in the unit of y; that of the density by default.
+        offset : float, default=0.0
+            A recorded value. All are the offset plus a multiple of the step: give it if
+            zero is not on their grid.
 
         Returns
         -------
         recorded : RecordedDensity
-            Of the multiples of the step.
 
         Raises
         ------
@@ -69,7 +73,7 @@ class ConditionalDensity(Distribution):
         array([[0.3829],
                [0.2417]])
         """
-        return RecordedDensity(self, resolution)
+        return RecordedDensity(self, resolution, offset)
 
     # -- density -----------------------------------------------------------------
 

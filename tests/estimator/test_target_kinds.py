@@ -64,8 +64,8 @@ def test_scores_agree_with_each_other(kind):
     mdn = fitted(kind)
     log_likelihood = mdn.score_samples(X, y, **others)
     assert np.isfinite(log_likelihood).all()
-    assert_allclose(mdn.score(X, y, **others), log_likelihood.mean())
-    is_known = log_likelihood != 0  # what is certain has no weight
+    is_known = log_likelihood != 0  # nothing was observed of the others
+    assert_allclose(mdn.score(X, y, **others), log_likelihood[is_known].mean())
     assert_allclose(mdn.oof_log_density_[is_known].mean(), mdn.oof_score_)
     assert_allclose(mdn.oof_score_, mdn.best_validation_score_, rtol=1e-4, atol=1e-4)
     # The loss of the last epoch and the score are in the same unit.
@@ -294,6 +294,40 @@ def test_outputs_that_were_not_observed_are_integrated_out():
     assert_allclose(mdn.score_samples(X, MISSING), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_validation_rows_may_lack_outputs():
+    """They are in the unit of y, and rows without any output do not count."""
+    far = BOTH + 1000
+    y = np.where(np.arange(120)[:, None] % 2 == [1, 0], far, np.nan)
+    mdn = quick().fit(X, far, X_val=X, y_val=y)
+    assert_allclose(mdn.best_validation_score_, mdn.score(X, y), rtol=1e-3)
+    more = np.concatenate([y, np.full_like(y, np.nan)])
+    diluted = quick().fit(X, far, X_val=np.tile(X, (2, 1)), y_val=more)
+    assert_allclose(diluted.validation_scores_, mdn.validation_scores_)
+    assert_allclose(mdn.score(np.tile(X, (2, 1)), more), mdn.score(X, y))
+
+
+def test_frames_of_objects_may_lack_outputs():
+    frame = pd.DataFrame(MISSING, columns=["a", "b"]).astype(object)
+    frame = frame.where(frame.notna(), None)
+    mdn = quick().fit(X, frame)
+    assert_array_equal(mdn.predict(X), fitted("missing").predict(X))
+
+
+def test_few_events_are_not_few_values():
+    """Distinct values are counted among those that are known."""
+    rows, y = np.tile(X, (4, 1)) + 1e-3 * RNG.normal(size=(480, 3)), np.zeros(480)
+    y[:14], upper = RNG.normal(size=14), np.full(480, np.inf)
+    upper[:14] = y[:14]
+    quick(max_iter=2).fit(rows, y, y_upper=upper)  # a warning is an error
+
+
+def test_outliers_are_shown_in_the_unit_of_y():
+    y = np.exp(0.01 * Y)
+    y[7] = 1e30
+    with pytest.warns(UserWarning, match=r"1e\+30 in 1 row, while all .* between 0\.9"):
+        quick(target_support=(0, None), max_iter=2).fit(X, y)
+
+
 def test_a_piece_may_lack_an_output():
     mdn = quick().partial_fit(X, BOTH)
     mdn.partial_fit(X[:30], BOTH[:30] * [1, np.nan])
@@ -326,6 +360,25 @@ def test_rows_of_which_nothing_was_observed_are_dropped_with_a_warning():
         (lambda: quick(target_resolution=1e-20).fit(X, Y), "finer than float64"),
         (lambda: quick().fit(X, Y, y_upper=Y - 1), "must not be below y: row 0"),
         (lambda: quick().fit(X, Y, y_upper=Y[:5]), "one value for each of the 120"),
+        (lambda: quick().fit(X, Y, y_upper=np.inf), "one value for each of the 120"),
+        (
+            lambda: fitted("censored").score_samples(X, y_upper=UPPER),
+            "y_upper was given without y",
+        ),
+        (
+            lambda: quick().fit(
+                X,
+                Y,
+                np.arange(120) % 2,
+                y_upper=np.where(np.arange(120) % 2, np.inf, Y),
+            ),
+            "bounded above",
+        ),
+        (lambda: fitted("missing").score(X, BOTH * np.nan), "no observed value"),
+        (
+            lambda: quick().fit(X, BOTH, X_val=X, y_val=BOTH * np.nan),
+            "y_val has no observed value",
+        ),
         (lambda: quick().fit(X, BOTH, y_upper=Y), "y_upper needs one output, but y"),
         (lambda: quick().fit(X, Y, y_upper=np.full(120, np.inf)), "bounded above"),
         (lambda: quick().fit(X, np.full(120, -np.inf), y_upper=Y), "bounded below"),

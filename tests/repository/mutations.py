@@ -165,7 +165,7 @@ MUTATIONS = {
         "_mixture:unwhiten", "_1 + _2 / _3[..., 0]", "_1 + _2 * _3[..., 0]"
     ),
     "skewness not undone": Mutation(
-        "Scaling.log_scale", "np.log(np.abs(_1))", "np.log(_1)"
+        "TargetTransform.offset", "np.log(np.abs(_1))", "np.log(_1)"
     ),
     "checkpoint without the calibration": Mutation(
         "Stack.load", "item.calibration = _1", "pass"

@@ -80,6 +80,7 @@ OTHERS = {
     "confidence": (0.9, (None, "abc", -0.1, 1.1, np.nan, [0.5, 2], [[0.5]], 1j)),
     "order": (0.5, (None, "abc", 0, -1, np.nan, [1.0], 1j)),
     "region": ("hdr", ("box", 0.9, ["hdr"])),
+    "offset": (0.25, ("abc", np.nan, np.inf, [1.0], 1j)),
     "resolution": (0.5, (None, "abc", 0, -1, np.nan, np.inf, [1.0], 1j)),
 }
 # An option without values of its own.

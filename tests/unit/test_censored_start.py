@@ -7,12 +7,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize, stats
 
 from skmdn import MDNRegressor
+from skmdn._data.censored import PRIOR_VARIANCE, fit_censored, known_ends
 from skmdn._data.folds import every_row
 from skmdn._data.scaling import ScaledRows
 from skmdn._training import initialization
-from skmdn._training.censored import fit_censored, known_ends
 from skmdn._training.initialization import (
-    PRIOR_VARIANCE,
     RIDGE_PENALTIES,
     SMALLEST_RESIDUAL,
     LinearModels,
@@ -167,3 +166,19 @@ def test_a_fit_starts_at_the_model_of_censored_rows(sign):
     assert_allclose(found, sign * (X_test @ [1.0, -0.5]), atol=0.7)
     error = found - sign * (X_test @ [1.0, -0.5])
     assert np.sqrt(np.mean(error**2)) < 0.25
+
+
+@pytest.mark.parametrize("size", [1e3, 1e4, 1e6])
+def test_far_bounds_do_not_stop_the_iteration(size):
+    """Two rows are known to lie far out, and give the residuals their size."""
+    rng = np.random.default_rng(0)
+    X, y, side = rng.normal(size=(200, 2)), rng.normal(size=200), np.zeros(200)
+    y[:2], side[:2] = (size, -size), (1, -1)
+    arguments = X, y, side, np.ones(200), PRIOR_VARIANCE, RANGE, ALONE
+    model = fit_censored(*arguments)
+    given = *model.coefficients, model.intercept, 0.5 * np.log(model.variance)
+    square = model.coefficients @ model.coefficients / model.variance
+    penalty = np.clip(model.freedom / square / 200, *RANGE)
+    others = X, y, side, np.ones(200), penalty
+    best = optimize.minimize(objective, given, others).fun
+    assert objective(given, *others) - best < 1e-3

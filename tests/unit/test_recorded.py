@@ -446,3 +446,10 @@ def test_the_latent_density_has_no_step():
     assert density.recorded().step == 0.5
     with pytest.raises(ValueError, match="has no resolution"):
         density.latent.recorded()
+
+
+def test_recorded_values_need_not_be_multiples():
+    density = MixtureDensity([[1.0]], [[5.0]], [[1.0]])
+    recorded = density.recorded(1.0, offset=0.3)
+    assert_allclose(recorded.ppf([[0.2], [0.5], [0.8]])[:, 0] % 1, 0.3)
+    assert_allclose(recorded.pmf(5.3), density.cdf(5.8) - density.cdf(4.8))

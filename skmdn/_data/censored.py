@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr
+from scipy.special import erfcx
 from torch import Tensor
 
 from skmdn.distributed import Ranks
 
 Floats = NDArray[np.float64]
 
+# Variance of the residuals of one more row, in units of that of the output. Without it
+# few rows can be interpolated, which leaves no noise.
+PRIOR_VARIANCE = 0.1
 MAX_STEPS = 100
 # Of the log-posterior, in nats: what another Newton step could gain at the end.
 SMALLEST_GAIN = 1e-4
@@ -100,7 +103,8 @@ def fit_censored(
     total, n_exact = map(float, ranks.sum([weight.sum(), weight @ (side == 0)]))
     n_exact += 1.0  # the row of the prior
     v = np.zeros(p + 2)  # (g, t)
-    v[-1] = 1.0
+    square = float(ranks.sum(weight @ y**2)) / total
+    v[-1] = 1 / math.sqrt(square) if square > 0 else 1.0
     is_slope = np.arange(p + 2) < p
     penalty, freedom, n_rows = FIRST_PENALTY * total, 0.0, total
     for _ in range(MAX_STEPS):
@@ -111,6 +115,9 @@ def fit_censored(
         gradient -= penalty * v * is_slope
         step = np.linalg.solve(hessian + penalty * np.diag(is_slope), gradient)
         gain = max(float(gradient @ step), 0.0)
+        # The last bit can differ between processors, and all must stop at once.
+        shared = ranks.broadcast(np.concatenate([step, [freedom, gain]]))
+        step, freedom, gain = shared[:-2], float(shared[-2]), float(shared[-1])
         # The damped step of a self-concordant function; it leaves t positive.
         v = v + step / (1 + math.sqrt(gain / n_exact))
         slope, square = 0.0, float(v[:p] @ v[:p])
@@ -131,12 +138,15 @@ def _derivatives(
     a = U @ v
     z = side * a
     is_exact = side == 0
-    ratio = np.exp(-0.5 * z**2 - log_ndtr(z)) / math.sqrt(2 * math.pi)
+    ratio = math.sqrt(2 / math.pi) / erfcx(-z / math.sqrt(2))  # phi / Phi
     pull = weight * np.where(is_exact, -a, side * ratio)
-    curvature = weight * np.where(is_exact, 1.0, np.maximum(ratio * (ratio + z), 0.0))
-    gradient = ranks.sum(U.T @ pull)
-    hessian = ranks.sum(U.T @ (curvature[:, None] * U))
-    return gradient, hessian, float(ranks.sum(curvature.sum()))
+    curvature = weight * np.where(is_exact, 1.0, np.clip(ratio * (ratio + z), 0.0, 1.0))
+    hessian = U.T @ (curvature[:, None] * U)
+    sums = ranks.sum(
+        np.concatenate([U.T @ pull, hessian.flat, curvature.sum(keepdims=True)])
+    )
+    n = len(v)
+    return sums[:n], sums[n:-1].reshape(n, n), float(sums[-1])
 
 
 def _freedom(hessian: Floats, penalty: float) -> float:
