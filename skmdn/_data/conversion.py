@@ -98,9 +98,10 @@ def as_real(
     # Plain arrays of numbers are by far the most frequent.
     if type(array) is not np.ndarray or array.dtype.kind not in NUMERIC_KINDS:
         array = open_array(name, array)
-        if missing:
-            array = _without_markers(array)
-        check_cells(name, array)
+        check_cells(name, array, missing=missing)
+    labels = list(array.columns) if is_frame(array) else None
+    if missing:
+        array = _without_markers(array)
     is_pandas = hasattr(type(array), "to_numpy") and hasattr(type(array), "isna")
     with np.errstate(over="ignore"):
         try:
@@ -117,7 +118,6 @@ def as_real(
     if missing:
         is_good |= np.isnan(values)
     if not is_good.all():
-        labels = list(array.columns) if is_frame(array) else None
         check_finite(name, _columns(values, labels), infinite=infinite, missing=missing)
     return values
 
@@ -207,10 +207,11 @@ def _open_tensor(name: str, tensor: torch.Tensor) -> NDArray[Any]:
 # -- cells -----------------------------------------------------------------------
 
 
-def check_cells(name: str, array: Any) -> None:
-    """Raise if a column holds anything but real numbers, missing values included.
+def check_cells(name: str, array: Any, *, missing: bool = False) -> None:
+    """Raise if a column holds anything but real numbers.
 
-    NaN and infinity in columns of numbers are left to `check_finite`.
+    Markers of missing values among objects, such as None, are refused unless
+    ``missing``. NaN and infinity in columns of numbers are left to `check_finite`.
 
     Raises
     ------
@@ -226,12 +227,12 @@ def check_cells(name: str, array: Any) -> None:
     columns = [(None, array.data)] if sparse.issparse(array) else columns_of(array)
     for label, column in columns:
         values = np.asarray(column)
-        found = _refused_cell(values)
+        found = _refused_cell(values, missing=missing)
         if found is not None:
             raise _refusal(name, *found, label, is_scalar=values.ndim == 0)
 
 
-def _refused_cell(values: NDArray[Any]) -> tuple[Kind, Any] | None:
+def _refused_cell(values: NDArray[Any], *, missing: bool) -> tuple[Kind, Any] | None:
     """Return the first cell of a kind that is not a real number; None without any."""
     if values.dtype.kind in KINDS_OF_DTYPES:
         return KINDS_OF_DTYPES[values.dtype.kind], next(values.flat, None)
@@ -241,7 +242,7 @@ def _refused_cell(values: NDArray[Any]) -> tuple[Kind, Any] | None:
     # There are few types: looking at each cell in Python would be slow.
     for cell_type in dict.fromkeys(map(type, cells)):
         kind = _kind_of(cell_type)
-        if kind is not None:
+        if kind is not None and not (missing and kind is MISSING):
             return kind, next(cell for cell in cells if type(cell) is cell_type)
     return None
 

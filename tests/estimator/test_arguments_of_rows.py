@@ -110,7 +110,7 @@ PLAIN = {"X": X, "X_val": X, "y": Y, "y_val": Y}
 # Of several outputs, some may be missing.
 MISSING = (
     *("NaN", "None", "pandas' NA", "NaN in a frame", "polars nulls"),
-    "nullable integers",
+    *("nullable integers", "NA among objects"),
 )
 
 
