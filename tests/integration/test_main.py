@@ -1,144 +1,446 @@
-"""The command line: the geyser, tables, and files that are not tables."""
+"""The command: scores, pictures, saved models, predictions, and wrong arguments."""
 
+import contextlib
 import functools
+import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from helpers import random_scalar_density, run_python
 
+pd = pytest.importorskip("pandas", reason="needs the extra 'cli'")
+
+import skmdn
 from skmdn import MDNRegressor
 from skmdn import __main__ as command
+from skmdn._command import (
+    evaluation,
+    pictures,
+)
 from skmdn._fit.session import FitSession
-from skmdn._utils.table import read_table
+from skmdn.metrics import coverage
+
+SMALL = {"n_estimators": 4, "hidden_layer_sizes": (8,), "max_iter": 5, "device": "cpu"}
+MODELS = ["MDNRegressor", "unconditional Gaussian mixture"]
+MODELS += ["ridge with Gaussian residuals"]
 
 
 @pytest.fixture(autouse=True)
-def quick_network(monkeypatch):
-    """Fit small networks; the subprocess below uses the defaults."""
-    quick = functools.partial(
-        MDNRegressor, 2, n_estimators=1, hidden_layer_sizes=(8,), max_iter=3
+def small_networks(monkeypatch, tmp_path):
+    """Fit small networks in a folder of their own."""
+    quick = functools.partial(MDNRegressor, 2, **SMALL)
+    monkeypatch.setattr(evaluation, "MDNRegressor", quick)
+    monkeypatch.setattr(skmdn, "MDNRegressor", quick)
+    monkeypatch.chdir(tmp_path)
+
+
+def make_table(n=60, seed=0):
+    """Return a frame with all that a table has."""
+    rng = np.random.default_rng(seed)
+    size = rng.normal(10, 2, size=n).round(2)
+    frame = pd.DataFrame(
+        {
+            "size": size,
+            "colour": rng.choice(["red", "blue"], size=n),
+            "sold": pd.Timestamp("2024-01-01")
+            + pd.to_timedelta(rng.integers(0, 500, size=n), unit="D"),
+            "is new": rng.random(n) < 0.5,
+            "shop": rng.choice(list("abcdefgh"), size=n),
+            "price": (3 * size + rng.normal(size=n)).round(3),
+            "cost": (size + rng.normal(size=n)).round(3),
+        }
     )
-    monkeypatch.setattr(command, "MDNRegressor", quick)
+    frame.loc[::9, ["size", "colour", "sold"]] = None
+    return frame
 
 
-TABLE = """# a comment
-size,colour,price,weight
-1.0,red,10.5,1
-2.0,blue,,2
-3.0,red,30.1,
-,green,41.0,4
-5.0,blue,52.5,5
-6.0,red,60.2,6
-7.0,,71.9,7
-8.0,green,80.0,8
-"""
+@pytest.fixture
+def table():
+    """Return the path of the frame in a file."""
+    make_table().to_csv("table.csv", index=False)
+    return "table.csv"
 
 
-def write(tmp_path, text):
-    path = tmp_path / "table.csv"
-    path.write_text(text)
-    return path
+def run(*arguments):
+    """Run the command, which has to succeed."""
+    assert command.main(list(arguments)) == 0
+
+
+def error_of(capsys, *arguments):
+    """Run the command, which has to fail with one line."""
+    assert command.main(list(arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("skmdn: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def python_in(printed):
+    """Return the code that the command prints at its end."""
+    return printed.split("The same in Python:\n\n")[1]
+
+
+@contextlib.contextmanager
+def without_module(name):
+    """Make the import of a module fail; others may have loaded it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, name, None)
+        yield
+
+
+# -- scores and pictures ---------------------------------------------------------
 
 
 @pytest.mark.full
 def test_geyser_run_prints_scores_and_draws(tmp_path):
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "skmdn.png"
-    result = subprocess.run(
-        [sys.executable, "-m", "skmdn", "--folds", "2", "--picture", str(picture)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    lines = result.stdout.splitlines()
-    assert "78 eruptions" in result.stdout
-    nll = {
-        name: float(next(line for line in lines if line.startswith(name)).split()[-4])
-        for name in ("MDNRegressor", "unconditional", "ridge")
-    }
-    assert nll["MDNRegressor"] < min(nll["unconditional"], nll["ridge"]) - 0.2
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-def test_table_is_read_with_a_line_for_each_thing_done(tmp_path):
-    table = read_table(write(tmp_path, TABLE), ["price"])
-    assert table.features == ["size", "colour", "weight"]
-    np.testing.assert_array_equal(table.is_text, [False, True, False])
-    np.testing.assert_allclose(table.y[:, 0], [10.5, 30.1, 41, 52.5, 60.2, 71.9, 80])
-    assert table.X[5, 1] == "missing"
-    assert table.notes == [
-        "1 rows without a target were dropped.",
-        "Text columns are one-hot encoded: colour.",
-        "2 missing numbers are imputed by medians.",
+    printed = run_python("-m", "skmdn", "--picture", "out.png", cwd=tmp_path)
+    lines = printed.splitlines()
+    assert "78 eruptions" in printed
+    nll = [
+        float(next(line for line in lines if line.startswith(name)).split()[-4])
+        for name in MODELS
     ]
+    assert nll[0] < min(nll[1:]) - 0.2
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("targets", [["price"], ["price", "size"]])
-def test_user_tables_are_fitted_scored_and_drawn(tmp_path, capsys, targets):
+@pytest.mark.parametrize("targets", [["price"], ["price", "cost"]])
+@pytest.mark.parametrize("group", [[], ["--group", "shop"]])
+def test_scores_are_of_held_out_rows(tmp_path, capsys, table, targets, group):
     pytest.importorskip("matplotlib")
-    path = write(tmp_path, TABLE)
     flags = [flag for target in targets for flag in ("--target", target)]
-    picture = tmp_path / "out.png"
-    status = command.main(
-        [str(path), *flags, "--folds", "2", "--picture", str(picture)]
-    )
-    assert status == 0
+    run(table, *flags, *group, "--json", "out.json")
     printed = capsys.readouterr().out
     assert ("CRPS" if len(targets) == 1 else "energy score") in printed
-    assert "fold 2 of 2 done" in printed
-    assert picture.exists()
-
-
-def test_without_matplotlib_the_rest_is_done(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    status = command.main(
-        [str(write(tmp_path, TABLE)), "--target", "price", "--folds", "2"]
+    assert (tmp_path / "skmdn.png").read_bytes().startswith(b"\x89PNG")
+    result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert list(result["scores"]) == MODELS
+    frame = command_frame(printed)
+    mdn = evaluation.MDNRegressor(random_state=0).fit(
+        frame["X"], frame["y"], groups=frame["table"]["shop"] if group else None
     )
-    assert status == 0
-    assert "No picture: matplotlib is not installed" in capsys.readouterr().out
+    nll = result["scores"]["MDNRegressor"]["nll"]
+    np.testing.assert_allclose(nll, -mdn.oof_score_, rtol=1e-6)
+    assert f"{nll:.4f}" in printed
+
+
+def command_frame(printed):
+    """Return what the printed Python makes before it fits."""
+    names = {}
+    code = python_in(printed).split("mdn = ")[0]
+    exec(code, names)
+    return names
+
+
+def test_names_of_columns_may_be_anything(tmp_path, table, capsys):
+    pytest.importorskip("matplotlib")
+    names = {"price": "$ {x} per $^ \"m'", "size": "a\\b, 尺寸 [days]"}
+    make_table().rename(columns=names).to_csv(table, index=False)
+    run(table, "--target", names["price"], "--drop", "cost", "--save", "model.skops")
+    assert (tmp_path / "skmdn.png").exists()
+    assert names["size"] in command_frame(capsys.readouterr().out)["X"]
+    run("predict", "model.skops", table, "--out", "out.csv")
+    assert names["price"] in pd.read_csv("out.csv")
+
+
+def test_calibration_of_the_picture_is_of_central_intervals():
+    density = random_scalar_density(200, 3)
+    y = density.sample(1, random_state=0)[:, 0]
+    display = pictures._calibration(density, y)
+    expected = [
+        coverage(y, density, level, region="interval").mean()
+        for level in display.nominal
+    ]
+    np.testing.assert_array_equal(display.observed, expected)
+
+
+def test_json_says_what_was_done(tmp_path, table):
+    run(table, "--target", "price", "--drop", "cost", "--seed", "3", "--json", "a.json")
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    result = json.loads(text, parse_constant=pytest.fail)
+    assert result["targets"] == ["price"]
+    assert result["n_rows"] == result["n_rows_scored"] == 60
+    assert result["seed"] == 3
+    assert result["columns"] == {
+        "size": "number",
+        "colour": "category",
+        "sold [days]": "number",
+        "sold [day of year]": "number",
+        "sold [weekday]": "category",
+        "is new": "number",
+        "shop": "category",
+    }
+    assert result["versions"]["skmdn"] == skmdn.__version__
+    assert sum(result["portfolio_weights"].values()) == pytest.approx(1)
+    assert result["seconds"] > 0
+    assert "is new: True is 1 and False is 0." in result["notes"]
+    for scores in result["scores"].values():
+        assert set(scores) == {"nll", "crps", "coverage_90"}
+        assert 0 <= scores["coverage_90"] <= 1
+
+
+def test_rows_without_one_of_several_targets_are_not_scored(tmp_path, table, capsys):
+    frame = make_table()
+    frame.loc[:4, "cost"] = None
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price", "--target", "cost", "--json", "a.json")
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert (result["n_rows"], result["n_rows_scored"]) == (60, 55)
+    assert "The scores are of the 55 rows" in capsys.readouterr().out
+
+
+def test_few_common_rows_mean_no_scores(tmp_path, table, capsys):
+    frame = make_table()
+    frame.loc[:30, "cost"] = None
+    frame.loc[35:, "price"] = None
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price", "--target", "cost", "--json", "a.json")
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert result["scores"] == {}
+    assert "all targets are known in 4 rows only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", [[], ["--group", "shop"]])
+def test_fits_without_folds_are_scored_by_further_fits(
+    tmp_path, table, capsys, monkeypatch, group
+):
+    one = functools.partial(evaluation.MDNRegressor, n_estimators=1)
+    monkeypatch.setattr(evaluation, "MDNRegressor", one)
+    frame = make_table()
+    frame["shop"] = np.where(frame["shop"] < "d", "a", "b")
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price", *group, "--json", "a.json")
+    assert "its scores are those of further fits" in capsys.readouterr().out
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    scores = result["scores"]["MDNRegressor"]
+    assert all(isinstance(score, float) for score in scores.values())
+
+
+def test_quiet_prints_the_scores_only(table, capsys):
+    run(table, "--target", "price", "--quiet")
+    printed = capsys.readouterr().out
+    assert printed.strip().startswith("cross-validated")
+    assert printed.strip().endswith("should cover 90 %.")
+
+
+def test_warnings_are_lines(table, capsys):
+    frame = make_table()
+    frame["price"] = frame["price"].round(-1)
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price")
+    (line,) = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("Warning: ") and "distinct values" in line
+    ]
+    assert "target_resolution" in line
+
+
+# -- the equivalent Python, saved models, and predictions ------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "arguments", "message"),
+    "options",
     [
-        (TABLE, ["--target", "cost"], "no column 'cost'; it has size, colour, price"),
-        (TABLE, [], "Name the column to predict with --target"),
-        (TABLE, ["--target", "colour"], "Target 'colour' contains text"),
-        (TABLE, ["--target", "price", "--folds", "99"], "between 2 and the 7 rows"),
-        ("", ["--target", "price"], "is empty"),
-        ("a,b\n", ["--target", "a"], "is empty"),
-        ("a,a\n1,2\n", ["--target", "a"], "two columns of the same name"),
-        ("a,b\n1,2\n1\n", ["--target", "a"], "record 3 has 1 cells, not 2"),
-        ("a\n1\n2\n", ["--target", "a"], "no columns besides the targets"),
-        ("a,b\n1,inf\n2,3\n", ["--target", "a"], "contains infinity"),
-        ("a,b\n,1\n,2\n", ["--target", "a"], "0 rows with a target"),
+        ["table.csv", "--target", "price"],
+        ["table.csv", "--target", "price", "--target", "cost", "--group", "shop"],
+        [],
     ],
 )
-def test_errors_are_one_line(tmp_path, capsys, text, arguments, message):
-    status = command.main([str(write(tmp_path, text)), *arguments])
-    assert status == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+def test_printed_python_gives_the_saved_model(table, capsys, options):
+    io = pytest.importorskip("skops.io")
+    run(*options, "--seed", "2", "--save", "model.skops")
+    names = {}
+    printed = capsys.readouterr().out
+    before = open_model(io)
+    exec(python_in(printed), names)
+    X = names["X"]
+    np.testing.assert_array_equal(before.predict(X), names["mdn"].predict(X))
+    np.testing.assert_array_equal(before.predict(X), open_model(io).predict(X))
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00\x80"])
-def test_unreadable_files_are_one_line(tmp_path, capsys, content):
-    path = tmp_path / "table.csv"
-    if content is not None:
-        path.write_bytes(content)
-    assert command.main([str(path), "--target", "a"]) == 2
-    assert "cannot be read" in capsys.readouterr().err
+def open_model(io):
+    return io.load("model.skops", trusted=["skmdn._regressor.MDNRegressor"])
 
 
-def test_a_picture_that_cannot_be_written_is_one_line(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    arguments = [str(write(tmp_path, TABLE)), "--target", "price", "--folds", "2"]
-    missing = tmp_path / "nowhere" / "out.png"
-    assert command.main([*arguments, "--picture", str(missing)]) == 2
-    assert "picture cannot be written" in capsys.readouterr().err
+def test_predict_in_a_new_process_gives_the_bits_of_the_model(capsys, table, tmp_path):
+    io = pytest.importorskip("skops.io")
+    targets = ["price", "cost"]
+    run(table, "--target", "price", "--target", "cost", "--save", "model.skops")
+    mdn = open_model(io)
+    X = command_frame(capsys.readouterr().out)["X"]
+    arguments = ["predict", "model.skops", table, "--out", "out.csv"]
+    run_python("-m", "skmdn", *arguments, "--quantiles", "0.1", "0.5", cwd=tmp_path)
+    predicted = pd.read_csv("out.csv", dtype=str)
+    suffixes = ["", "_std", "_q0.1", "_q0.5"]
+    assert list(predicted) == [t + suffix for t in targets for suffix in suffixes]
+    density = mdn.predict_density(X)
+    for j, target in enumerate(targets):
+        one = density.marginal(j)
+        expected = [one.mean(), one.std(), one.ppf(0.1), one.ppf(0.5)]
+        for suffix, values in zip(suffixes, expected, strict=True):
+            ours = list(map(float, predicted[target + suffix]))
+            np.testing.assert_array_equal(ours, np.ravel(values))
+
+
+def test_predict_reads_other_files_by_the_columns_of_the_fit(tmp_path, table, capsys):
+    pytest.importorskip("skops")
+    run(table, "--target", "price", "--drop", "cost", "--save", "model.skops")
+    run("predict", "model.skops", table, "--out", "first.csv", "--quiet")
+    frame = make_table().drop(columns=["price", "cost"])
+    frame["sold"] = frame["sold"].dt.strftime("%d.%m.%Y")
+    frame["size"] = frame["size"].astype(str).str.replace(".", ",").replace("nan", "?")
+    frame["note"] = "not of the fit"
+    frame.iloc[:, ::-1].to_csv("other.csv", sep=";", index=False, encoding="latin-1")
+    run("predict", "model.skops", "other.csv", "--out", "second.csv")
+    first, second = (tmp_path / name for name in ("first.csv", "second.csv"))
+    assert first.read_bytes() == second.read_bytes()
+    assert "60 rows predicted: second.csv" in capsys.readouterr().out
+
+
+def test_predict_of_one_row_with_categories_that_look_like_numbers(table):
+    pytest.importorskip("skops")
+    frame = make_table()
+    frame["colour"] = np.where(frame["colour"] == "red", "7", "7a")
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price", "--save", "model.skops")
+    frame[frame["colour"] == "7"].iloc[:1].to_csv("one.csv", index=False)
+    run("predict", "model.skops", table, "--out", "all.csv")
+    run("predict", "model.skops", "one.csv", "--out", "out.csv")
+    row = frame.index[frame["colour"] == "7"][0]
+    np.testing.assert_allclose(
+        pd.read_csv("out.csv").iloc[0], pd.read_csv("all.csv").iloc[row], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns=["size", "sold"]), "no column 'size', 'sold [days]'"),
+        (
+            lambda t: t.assign(size=["wide", *["1"] * 59]),
+            "'wide' in record 2. Pass --mi",
+        ),
+        (
+            lambda t: t.assign(sold="soon"),
+            "'sold' has dates in the fit, but 'soon' here",
+        ),
+        (lambda t: t.assign(sold="03/04/2024"), "Write dates as 2024-12-31"),
+    ],
+)
+def test_predict_refuses_other_columns(table, capsys, change, message):
+    pytest.importorskip("skops")
+    run(table, "--target", "price", "--save", "model.skops")
+    capsys.readouterr()
+    change(make_table()).to_csv("other.csv", index=False)
+    arguments = ["predict", "model.skops", "other.csv", "--out", "out.csv"]
+    assert message in error_of(capsys, *arguments)
+    assert not os.path.exists("out.csv")
+
+
+def test_predict_trusts_nothing_else(table, capsys):
+    io = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LinearRegression
+
+    class Unknown(LinearRegression):
+        pass
+
+    arguments = ["predict", "model.skops", table, "--out", "out.csv"]
+    io.dump(Unknown(), "model.skops")
+    assert "has types that are not trusted" in error_of(capsys, *arguments)
+    io.dump(LinearRegression(), "model.skops")
+    assert "is no MDNRegressor that was fitted" in error_of(capsys, *arguments)
+    with open("model.skops", "wb") as file:
+        file.write(b"PK nothing")
+    assert "model.skops cannot be opened: " in error_of(capsys, *arguments)
+
+
+# -- packages that are not installed ---------------------------------------------
+
+
+def test_without_matplotlib_the_rest_is_done(table, capsys):
+    with without_module("matplotlib.figure"):
+        run(table, "--target", "price")
+    printed = capsys.readouterr().out
+    assert "No picture: matplotlib is not installed" in printed
+    assert "The same in Python" in printed
+
+
+def test_without_pandas_or_skops_an_error_names_the_extra(table, capsys):
+    with without_module("pandas"):
+        assert "'skmdn[cli]'" in error_of(capsys, table, "--target", "price")
+    with without_module("skops"), without_module("skops.io"):
+        error = error_of(capsys, table, "--target", "price", "--save", "a.skops")
+    assert "Models need skops" in error
+
+
+# -- arguments and exit codes ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table.csv"], "pass --target COLUMN"),
+        (["nowhere.csv", "--target", "price"], "There is no file nowhere.csv"),
+        (["--target", "price"], "--target needs a file. Type skmdn FILE.csv"),
+        (["--sep", ";"], "--sep needs a file"),
+        (["table.csv", "--target"], "expected one argument. Type skmdn --help"),
+        (["table.csv", "--folds", "2"], "unrecognized arguments: --folds 2"),
+        (["--target", "a", "--drop", "a"], "'a' is both --target and --drop"),
+        (["--target", "a", "--group", "a"], "'a' is both --target and --group"),
+        (["--target", "a", "--seed", "-1"], "--seed must be between 0 and"),
+        (["--target", "a", "--seed", "x"], "invalid int value: 'x'"),
+        (["--target", "a", "--sep", ";;"], "--sep must be one character"),
+        (["--target", "a", "--sep", ",", "--decimal", ","], "are both ','"),
+        (["--target", "a", "--decimal", ";"], "--decimal: invalid choice"),
+        (["--target", "a", "--encoding", "utf-3"], "--encoding 'utf-3' is unknown"),
+        (["--target", "a", "--json", "a.txt"], "--json must end in .json"),
+        (["--target", "a", "--save", "a.pkl"], "--save must end in .skops"),
+        (["--target", "a", "--picture", "a.gif"], "--picture must end in .png or"),
+        (["--target", "a", "--json", "no/a.json"], "no/a.json cannot be written"),
+        (["--target", "a", "--picture", "folder.png"], "folder.png cannot be written"),
+        (["predict"], "the following arguments are required: MODEL.skops"),
+        (["predict", "no.skops", "table.csv", "--out", "a.csv"], "There is no model"),
+        (["predict", "m", "no.csv", "--out", "a.csv"], "There is no file no.csv"),
+        (["predict", "table.csv", "table.csv", "--out", "table.csv"], "that is read"),
+        (["predict", "m", "table.csv", "--out", "a.txt"], "There is no model m"),
+        (
+            ["predict", "table.csv", "table.csv", "--out", "a.txt"],
+            "--out must end in .csv",
+        ),
+        (
+            ["predict", "m", "table.csv", "--out", "a.csv", "--quantiles", "0.5", "1"],
+            "--quantiles must be between 0 and 1, got 1",
+        ),
+    ],
+)
+def test_arguments_are_checked_before_any_work(
+    tmp_path, capsys, table, arguments, message
+):
+    (tmp_path / "folder.png").mkdir()
+    if arguments[0] == "--target" and "a" in arguments:
+        arguments = [table, *arguments]
+    assert message in error_of(capsys, *arguments)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"skmdn {skmdn.__version__}\n"
+
+
+def test_a_full_disk_is_one_line(table, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    arguments = [table, "--target", "price", "--json", "a.json"]
+    assert "No space left" in error_of(capsys, *arguments)
 
 
 def test_ctrl_c_ends_the_command_with_its_exit_code(monkeypatch, capsys):
@@ -146,5 +448,17 @@ def test_ctrl_c_ends_the_command_with_its_exit_code(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(FitSession, "step", interrupted)
-    assert command.main(["--folds", "2"]) == 130
+    assert command.main([]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_exit_codes_of_the_process(tmp_path):
+    arguments = [sys.executable, "-m", "skmdn", "größe.csv", "--target", "a"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, cwd=tmp_path, env=ascii_only
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""

@@ -1,0 +1,1 @@
+"""The command `skmdn`: read a CSV file, fit, evaluate, draw, save and predict."""

@@ -1,0 +1,54 @@
+"""The command without a subcommand: fit, score, draw and save."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from skmdn._command.evaluation import evaluate
+from skmdn._command.pictures import draw
+from skmdn._command.reading import Hints
+from skmdn._command.report import equivalent_python, table_of_scores, write_json
+from skmdn._command.storing import save, skops_io
+from skmdn._command.table import Table, geyser, read_table
+
+
+def run_fit(options: argparse.Namespace) -> None:
+    """Fit a file, and print, draw and write what was asked for."""
+    start = time.perf_counter()
+    if options.save is not None:
+        skops_io()
+    table = _table(options)
+    n_rows, n_features = table.X.shape
+
+    def say(*lines: str) -> None:
+        if lines and not options.quiet:
+            print(*lines, sep="\n", flush=True)
+
+    say(f"{n_rows} rows, {n_features} features; target: {', '.join(table.targets)}.")
+    say(*table.notes)
+    n_said = len(table.notes)
+    say("Fitting; the scores are of rows that the networks did not see.")
+    evaluation = evaluate(table, options.seed)
+    say(*table.notes[n_said:])
+    print(*table_of_scores(evaluation, len(table.targets)), sep="\n", flush=True)
+    say("")
+    if options.save is not None:
+        save(evaluation.estimator, options.save)
+        say(f"Model: {options.save}")
+    if options.json is not None:
+        seconds = time.perf_counter() - start
+        write_json(options.json, table, evaluation, seconds, options.seed)
+        say(f"Scores: {options.json}")
+    say(draw(table, evaluation, options.picture, options.seed))
+    say("", "The same in Python:", "")
+    say(equivalent_python(table, options.seed, options.save))
+
+
+def _table(options: argparse.Namespace) -> Table:
+    if options.file is None:
+        return geyser()
+    hints = Hints(
+        options.sep, options.decimal, options.encoding, tuple(options.missing)
+    )
+    return read_table(options.file, options.target, options.drop, options.group, hints)

@@ -1,0 +1,132 @@
+"""The subcommand predict: mean, std and quantiles of the rows of a file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from skmdn._command import columns, dates
+from skmdn._command.errors import (
+    CommandError,
+    errors_of_the_estimator,
+    warnings_as_notes,
+)
+from skmdn._command.numerals import Convention
+from skmdn._command.reading import Cells, Hints, RawTable, read_raw
+from skmdn._command.storing import load
+from skmdn._command.table import find_convention
+from skmdn._regressor import MDNRegressor
+
+# Rows that are predicted together; the memory for more would be for their mixtures.
+N_ROWS = 10_000
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """Predict the rows of a file with a saved model, and write a file."""
+    notes: list[str] = []
+    estimator = load(options.model, notes)
+    hints = Hints(
+        options.sep, options.decimal, options.encoding, tuple(options.missing)
+    )
+    raw = read_raw(options.file, hints)
+    X = _features(raw, estimator, hints)
+    with errors_of_the_estimator(), warnings_as_notes(notes):
+        chunks = [X.iloc[start : start + N_ROWS] for start in range(0, len(X), N_ROWS)]
+        predicted = [_predict(estimator, rows, options.quantiles) for rows in chunks]
+    out = pd.concat(predicted, ignore_index=True)
+    out.to_csv(options.out, index=False)
+    if not options.quiet:
+        print(*raw.notes, *notes, sep="\n", end="\n" if raw.notes + notes else "")
+        print(f"{len(out)} rows predicted: {options.out}")
+
+
+def _features(raw: RawTable, estimator: MDNRegressor, hints: Hints) -> Any:
+    """Make the columns of the fit, by their names and the levels of categories.
+
+    Raises
+    ------
+    CommandError
+        If columns are missing, or are not as those of the fit.
+    """
+    names = list(estimator.feature_names_in_)
+    origins = {name: _origin(name, raw) for name in names}
+    missing = [name for name, origin in origins.items() if origin is None]
+    if missing:
+        raise CommandError(
+            f"{raw.path} has no column {', '.join(map(repr, missing))}. Give it the "
+            f"columns of the fit: {', '.join(names)}."
+        )
+    levels = {names[j]: each for j, each in estimator.feature_encoder_.levels.items()}
+    texts = {name for name, each in levels.items() if any(map(_is_text, each))}
+    numbers = [name for name in names if name in raw.columns and name not in texts]
+    convention = find_convention(raw, numbers, hints)
+    made: dict[str, Any] = {}
+    times: dict[str, Any] = {}
+    for name in names:
+        cells = raw.columns.get(name)
+        if cells is None:
+            base, part = origins[name] or ("", "")
+            if base not in times:
+                times[base] = _times(base, raw.columns[base])
+            made[name] = dates.PARTS[part].of(times[base]).array
+        else:
+            made |= _column(name, cells, convention, is_text=name in texts).parts
+    return pd.DataFrame(made)
+
+
+def _column(
+    name: str, cells: Cells, convention: Convention, is_text: bool
+) -> columns.Column:
+    if is_text:
+        return columns.as_category(name, cells)
+    return columns.as_number(name, cells, convention)
+
+
+def _is_text(level: Any) -> bool:
+    return isinstance(level, str)
+
+
+def _origin(name: str, raw: RawTable) -> tuple[str, str] | None:
+    """Return the column of a feature and the part of its dates; None without one."""
+    if name in raw.columns:
+        return name, ""
+    base, _, part = name.removesuffix("]").rpartition(" [")
+    return (base, part) if base in raw.columns and part in dates.PARTS else None
+
+
+def _times(name: str, cells: Cells) -> Any:
+    """Return the times of a column."""
+    known = [cell for cell in cells if cell is not None]
+    format = dates.find_format(name, known)
+    if known and format is None:
+        raise CommandError(
+            f"Column {name!r} has dates in the fit, but {known[0]!r} here. Write dates "
+            "as 2024-12-31."
+        )
+    return dates.parse(pd.Series(cells, dtype=object), format or "ISO8601")
+
+
+def _predict(estimator: MDNRegressor, X: Any, quantiles: list[float]) -> Any:
+    """Return mean, std and quantiles of each output of some rows."""
+    density = estimator.predict_density(X)
+    names = estimator.output_names_ or [
+        "target" if density.n_outputs == 1 else f"target_{j}"
+        for j in range(density.n_outputs)
+    ]
+    return pd.DataFrame(dict(_columns(density, list(names), quantiles)))
+
+
+def _columns(
+    density: Any, names: list[str], quantiles: list[float]
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    for j, name in enumerate(names):
+        marginal = density.marginal(j)
+        yield name, np.ravel(marginal.mean())
+        yield f"{name}_std", np.ravel(marginal.std())
+        for level in quantiles:
+            yield f"{name}_q{level:g}", np.ravel(marginal.ppf(level))

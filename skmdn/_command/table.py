@@ -1,0 +1,228 @@
+"""Features, targets and groups of a file, as the estimator takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from skmdn._command import columns, numerals
+from skmdn._command.errors import CommandError
+from skmdn._command.numerals import Convention
+from skmdn._command.reading import Hints, RawTable, read_raw
+from skmdn.datasets import load_geyser
+
+MIN_ROWS = 10
+
+
+@dataclass
+class Table:
+    """Rows with targets.
+
+    Parameters
+    ----------
+    X : DataFrame of shape (n, n_features)
+        Numbers and categories.
+    y : Series or DataFrame of shape (n,) or (n, n_outputs)
+    groups : ndarray of shape (n,) or None
+        Label of the group of each row.
+    source : str
+        Name of the data.
+    code : list of str
+        Python that makes X and y.
+    notes : list of str
+        What was decided, a line each.
+    group : str or None
+        Name of the column of groups.
+    """
+
+    X: Any
+    y: Any
+    groups: NDArray[Any] | None
+    source: str
+    code: list[str]
+    notes: list[str]
+    group: str | None = None
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of the outputs."""
+        return list(pd.DataFrame(self.y).columns)
+
+    @property
+    def points(self) -> NDArray[np.float64]:
+        """Targets, (n, n_outputs)."""
+        return np.asarray(self.y, dtype=np.float64).reshape(len(self.y), -1)
+
+
+def geyser() -> Table:
+    """Return the eruptions of Old Faithful."""
+    data = load_geyser()
+    n_night = len(load_geyser(drop_night_codes=False).target) - len(data.target)
+    feature, target = (
+        f"{data.feature_names[0]} (minutes)",
+        f"{data.target_name} (minutes)",
+    )
+    return Table(
+        pd.DataFrame(data.data, columns=[feature]),
+        pd.Series(data.target, name=target),
+        None,
+        "Old Faithful geyser",
+        [
+            "from skmdn.datasets import load_geyser",
+            "data = load_geyser()",
+            f"X = pd.DataFrame(data.data, columns=[{feature!r}])",
+            f"y = pd.Series(data.target, name={target!r})",
+        ],
+        [f"{n_night} eruptions recorded at night as 2, 3 or 4 only are left out."],
+    )
+
+
+def read_table(
+    path: Path,
+    targets: list[str],
+    drop: list[str] | None = None,
+    group: str | None = None,
+    hints: Hints | None = None,
+) -> Table:
+    """Read a CSV file with a header.
+
+    Raises
+    ------
+    CommandError
+        If the file cannot be read, or if its columns are not as the options say.
+    """
+    hints = hints or Hints()
+    raw = read_raw(path, hints)
+    raw.check_columns("--target", targets)
+    raw.check_columns("--drop", drop or [])
+    raw.check_columns("--group", [group] if group else [])
+    unused = {*targets, *(drop or []), group}
+    features = [name for name in raw.columns if name not in unused]
+    convention = find_convention(raw, [*targets, *features], hints)
+    y = {
+        name: columns.as_target(name, raw.columns[name], convention) for name in targets
+    }
+    X = _features(raw, features, convention)
+    made = {
+        part: values for column in X.values() for part, values in column.parts.items()
+    }
+    if not made:
+        raise CommandError(
+            f"{path} has no features besides --target, --drop and --group."
+        )
+    raw.notes += [column.note for column in (*y.values(), *X.values()) if column.note]
+    frame = pd.DataFrame(made)
+    answers = pd.DataFrame({name: column.parts[name] for name, column in y.items()})
+    labels = np.array(raw.columns[group], dtype=object) if group else None
+    code = _code(raw, {**y, **X}, list(made), targets, group)
+    table = _with_targets(raw, frame, answers, labels, code)
+    return replace(table, group=group)
+
+
+def find_convention(raw: RawTable, names: list[str], hints: Hints) -> Convention:
+    """Detect the signs of numbers in some columns, and note unusual ones."""
+    known = [[cell for cell in raw.columns[name] if cell] for name in names]
+    convention = numerals.detect(known, hints.decimal, raw.sep)
+    decimal, thousands = convention
+    if convention != numerals.POINT:
+        between = f", {thousands!r} between thousands" if thousands else ""
+        raw.notes.append(f"Numbers have the decimal sign {decimal!r}{between}.")
+    example = not hints.decimal and numerals.find_ambiguous(known, convention)
+    if example and (decimal, raw.sep) != (".", ","):
+        other = "," if decimal == "." else "."
+        value = convention.number(example)
+        raw.notes.append(
+            f"{example!r} is read as {value}; pass --decimal {other!r} if it has "
+            "thousands."
+        )
+    is_plain = [
+        cell for cells in known for cell in cells if thousands and thousands in cell
+    ]
+    raw.options |= {"decimal": decimal} if decimal != "." else {}
+    raw.options |= {"thousands": thousands} if is_plain else {}
+    return convention
+
+
+def _features(
+    raw: RawTable, names: list[str], convention: Convention
+) -> dict[str, columns.Column]:
+    """Decide what becomes of each feature; row numbers are left out."""
+    found = {
+        name: columns.as_feature(
+            name, raw.columns[name], convention, is_padded=name in raw.padded
+        )
+        for name in names
+    }
+    numbers = [
+        n for n, c in found.items() if columns.is_row_number(n, c, raw.columns[n])
+    ]
+    if len(numbers) < sum(not column.is_left_out for column in found.values()):
+        for name in numbers:
+            note = f"{name} is left out: it numbers the rows."
+            found[name] = columns.Column({}, note)
+    return found
+
+
+def _with_targets(
+    raw: RawTable, X: Any, y: Any, labels: NDArray[Any] | None, code: list[str]
+) -> Table:
+    """Keep the rows of which a target is known."""
+    is_known = y.notna().any(axis=1).to_numpy()
+    n_known, path = int(is_known.sum()), raw.path
+    if n_known < len(y):
+        raw.notes.append(f"{len(y) - n_known} rows without a target are left out.")
+    if n_known < MIN_ROWS:
+        raise CommandError(
+            f"{path} has {n_known} rows with a target. Give it at least {MIN_ROWS}."
+        )
+    for name in y.columns[y[is_known].isna().all()]:
+        raise CommandError(f"Target {name!r} is empty. Pass another --target.")
+    if labels is not None:
+        labels = labels[is_known]
+        missing = np.flatnonzero(is_known)[[label is None for label in labels]]
+        if len(missing):
+            raise CommandError(
+                f"The column of --group is empty in record {missing[0] + 2}. Give each "
+                "row a group, or leave out --group."
+            )
+        if len(set(labels)) < 2:
+            raise CommandError(
+                "The column of --group has one group. Pass another --group."
+            )
+    X, y = X[is_known].reset_index(drop=True), y[is_known].reset_index(drop=True)
+    return Table(
+        X, y if y.shape[1] > 1 else y.iloc[:, 0], labels, str(path), code, raw.notes
+    )
+
+
+def _code(
+    raw: RawTable,
+    found: dict[str, columns.Column],
+    features: list[str],
+    targets: list[str],
+    group: str | None,
+) -> list[str]:
+    """Return the Python by which pandas reads the same table."""
+    options = dict(raw.options)
+    dtype = {name: c.dtype for name, c in found.items() if c.dtype and c.parts}
+    dtype |= {group: "str"} if group else {}
+    options |= {"dtype": dtype} if dtype else {}
+    given = "".join(f", {name}={value!r}" for name, value in options.items())
+    strip = (
+        [f"table[{group!r}] = table[{group!r}].str.strip()"]
+        if group in raw.padded
+        else []
+    )
+    y = targets if len(targets) > 1 else targets[0]
+    return [
+        f"table = pd.read_csv({str(raw.path)!r}{given})",
+        *(line for column in found.values() if column.parts for line in column.code),
+        *strip,
+        f'table = table.dropna(subset={targets!r}, how="all")',
+        f"X, y = table[{features!r}], table[{y!r}]",
+    ]

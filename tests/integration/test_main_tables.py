@@ -1,0 +1,422 @@
+"""Awkward CSV files: read as pandas reads them by the printed code, or refused."""
+
+import codecs
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pd = pytest.importorskip("pandas", reason="needs the extra 'cli'")
+
+from skmdn import __main__ as command
+from skmdn._command import numerals
+from skmdn._command.reading import Hints
+from skmdn._command.table import read_table
+
+N = 12
+ROWS = range(N)
+# Integers that neither rise nor fall.
+SIZES = [(7 * i) % N + 1 for i in ROWS]
+
+
+def lines_of(header, *columns, sep=","):
+    """Return the text of a file, of columns of text."""
+    return "\n".join([header, *map(sep.join, zip(*columns, strict=True))]) + "\n"
+
+
+def texts(values):
+    return [str(value) for value in values]
+
+
+SIMPLE = lines_of("size,price", texts(SIZES), texts(i * i + 0.5 for i in SIZES))
+
+
+def write(folder, content):
+    path = folder / "table.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(folder, content, targets=("price",), drop=(), group=None, **hints):
+    """Read a file, and check that the printed Python makes the same of it."""
+    path = write(folder, content)
+    table = read_table(path, list(targets), list(drop), group, Hints(**hints))
+    names = {"pd": pd}
+    exec("\n".join(table.code), names)
+    theirs = names["X"].reset_index(drop=True)
+    assert list(theirs.columns) == list(table.X.columns)
+    for name, ours in table.X.items():
+        is_category = ours.dtype == "category"
+        assert (theirs[name].dtype == "category") == is_category, name
+        kind = object if is_category else float
+        np.testing.assert_array_equal(
+            theirs[name].astype(kind).where(theirs[name].notna(), None),
+            ours.astype(kind).where(ours.notna(), None),
+        )
+    np.testing.assert_allclose(np.asarray(names["y"], float), np.asarray(table.y))
+    return table
+
+
+def column_of(values, **options):
+    """Return a file with a column of given cells beside the sizes and the prices."""
+    sep = options.pop("sep", ",")
+    quoted = [f'"{value}"' if sep in value else value for value in values]
+    price = [f"{size}{options.get('point', '.')}5" for size in SIZES]
+    price = [f'"{cell}"' if sep in cell else cell for cell in price]
+    return lines_of(
+        sep.join(["size", "extra", "price"]), texts(SIZES), quoted, price, sep=sep
+    )
+
+
+# -- encodings and separators ----------------------------------------------------
+
+
+def test_german_spreadsheet_is_read_without_options(tmp_path):
+    content = lines_of(
+        "Größe;Straße;Preis",
+        [f"{size},25" for size in SIZES],
+        ["Süd", "Nord"] * (N // 2),
+        [f"{size}.234,5" for size in SIZES],
+        sep=";",
+    )
+    table = read(tmp_path, content.encode("latin-1"), ["Preis"])
+    np.testing.assert_array_equal(table.X["Größe"], np.array(SIZES) + 0.25)
+    assert list(table.X["Straße"].cat.categories) == ["Nord", "Süd"]
+    np.testing.assert_array_equal(table.y, np.array(SIZES) * 1000 + 234.5)
+    assert table.notes == [
+        "The file is not UTF-8 and is read as cp1252; pass --encoding if letters are "
+        "wrong.",
+        "Numbers have the decimal sign ',', '.' between thousands.",
+        "Straße is a category of 2 levels.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "encoding", "hint"),
+    [
+        (b"", "utf-8", None),
+        (codecs.BOM_UTF8, "utf-8", None),
+        (b"", "utf-16", None),
+        (codecs.BOM_UTF16_BE, "utf-16-be", None),
+        (b"", "utf-16-le", "utf-16-le"),
+        (b"", "latin-1", "latin-1"),
+        (b"", "mac-roman", "mac-roman"),
+    ],
+)
+def test_encodings(tmp_path, before, encoding, hint):
+    content = before + SIMPLE.replace("size", "Größe").encode(encoding)
+    assert list(read(tmp_path, content, encoding=hint).X.columns) == ["Größe"]
+
+
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("point", [".", ","])
+def test_separators_are_detected(tmp_path, sep, point):
+    extra = [f"a{sep}b", "c\nd"] * (N // 2)
+    quoted = [f'"{value}"' for value in extra]
+    price = [f'"{size}{point}5"' for size in SIZES]
+    header = sep.join(["size", "extra", "price"])
+    table = read(tmp_path, lines_of(header, texts(SIZES), quoted, price, sep=sep))
+    assert set(table.X["extra"]) == {f"a{sep}b", "c\nd"}
+    np.testing.assert_array_equal(table.y, np.array(SIZES) + 0.5)
+
+
+def test_first_line_of_excel_names_the_separator(tmp_path):
+    content = "sep=;\r\n" + SIMPLE.replace(",", ";")
+    assert list(read(tmp_path, content).X.columns) == ["size"]
+
+
+def test_given_separator_wins(tmp_path):
+    content = SIMPLE.replace(",", ":")
+    assert list(read(tmp_path, content, sep=":").X.columns) == ["size"]
+
+
+@pytest.mark.parametrize("header", ["size;price", "size;price;"])
+def test_separator_at_the_end_makes_no_column(tmp_path, header):
+    rows = SIMPLE.replace(",", ";").splitlines()[1:]
+    table = read(tmp_path, "\n".join([header, *(f"{row};" for row in rows)]))
+    assert list(table.X.columns) == ["size"]
+    assert table.notes == ["Column 3 has no name and is empty: left out."] * (
+        header[-1] == ";"
+    )
+
+
+def test_records_that_begin_with_a_hash_are_kept(tmp_path):
+    content = lines_of("code,price", ["#1", "2"] * (N // 2), texts(SIZES))
+    assert set(read(tmp_path, content).X["code"]) == {"#1", "2"}
+
+
+def test_blank_lines_and_spaces_do_not_matter(tmp_path):
+    rows = [f" {size} , {'red ' if size % 2 else 'blue'} , {size}.5 " for size in SIZES]
+    table = read(tmp_path, "\n\n".join([" size , colour , price ", *rows]))
+    assert list(table.X.columns) == ["size", "colour"]
+    assert set(table.X["colour"]) == {"red", "blue"}
+
+
+# -- numbers ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "sep", "values"),
+    [
+        (["1,5", "2", "-3,25"], ";", [1.5, 2, -3.25]),
+        (["1.234,5", "7", "1.234.567"], ";", [1234.5, 7, 1234567]),
+        (["1,234.5", "7", "12,345"], ",", [1234.5, 7, 12345]),
+        (["1,234", "7", "12,345"], ",", [1234, 7, 12345]),
+        (["1 234", "7", "12 345.5"], ",", [1234, 7, 12345.5]),
+        (["1\u00a0234", "7", "12\u202f345,5"], ";", [1234, 7, 12345.5]),
+        (["1'234", "7", "12'345.5"], ",", [1234, 7, 12345.5]),
+        (["€ 5", "7 €", "-€1.5"], ",", [5, 7, -1.5]),
+        (["5%", "7 %", "1.5 %"], ",", [5, 7, 1.5]),
+        (["$1,234.50", "7", "$2"], ",", [1234.5, 7, 2]),
+        (["\u22125", ".5", "1e3"], ",", [-5, 0.5, 1000]),
+        (["TRUE", "False", "false"], ",", [1, 0, 0]),
+    ],
+)
+def test_numbers_as_people_write_them(tmp_path, cells, sep, values):
+    point = "," if any(cell.endswith(",5") for cell in cells) else "."
+    table = read(tmp_path, column_of(cells * (N // 3), sep=sep, point=point))
+    np.testing.assert_array_equal(table.X["extra"], values * (N // 3))
+    np.testing.assert_array_equal(table.y, np.array(SIZES) + 0.5)
+
+
+def test_ignored_signs_are_noted(tmp_path):
+    table = read(tmp_path, column_of(["5 €", "7", "8"] * (N // 3)))
+    assert "extra: € ignored in 4 of 12 cells." in table.notes
+
+
+@pytest.mark.parametrize(("decimal", "value"), [(None, 1.25), (",", 1250.0)])
+def test_ambiguous_thousands_are_noted_and_can_be_told(tmp_path, decimal, value):
+    content = lines_of(
+        "size;price", ["1.250", "8", "6"] * (N // 3), texts(SIZES), sep=";"
+    )
+    table = read(tmp_path, content, decimal=decimal)
+    assert table.X["size"][0] == value
+    hint = "'1.250' is read as 1.25; pass --decimal ',' if it has thousands."
+    assert (hint in table.notes) == (decimal is None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1,2", "12,34.5", "1.2.3", "inf", "nan", "1e999", "0x1", "1_000", "٣"]
+)
+def test_other_text_is_no_number(text):
+    assert numerals.POINT.number(text) is None
+
+
+@pytest.mark.parametrize("number", [0.0, -1.5, 1234567.25, 1e-7, 12345678901.0])
+@pytest.mark.parametrize("convention", numerals.CONVENTIONS)
+def test_numbers_are_read_back_in_every_convention(number, convention):
+    text = f"{number:,}".translate({44: convention.thousands, 46: convention.decimal})
+    assert convention.number(text) == number
+
+
+@given(
+    numbers=st.lists(
+        st.decimals(-(10**6), 10**6, places=2).map(float), min_size=N, max_size=N
+    ),
+    words=st.lists(st.text("ab ;,\"'\n\té€", max_size=4), min_size=N, max_size=N),
+    sep=st.sampled_from(",;\t|"),
+    decimal=st.sampled_from(".,"),
+)
+def test_files_that_pandas_writes_are_read_back(
+    tmp_path_factory, numbers, words, sep, decimal
+):
+    frame = pd.DataFrame({"number": numbers, "word": words, "price": SIZES})
+    frame["word"] = "w" + frame["word"]
+    path = tmp_path_factory.mktemp("files") / "table.csv"
+    frame.to_csv(path, sep=sep, decimal=decimal, index=False)
+    hints = Hints(sep, decimal)
+    table = read_table(path, ["price"], hints=hints)
+    if "number" in table.X:  # it is left out if it numbers the rows
+        np.testing.assert_array_equal(table.X["number"], frame["number"])
+    assert table.X["word"].tolist() == frame["word"].str.strip().tolist()
+
+
+# -- missing values --------------------------------------------------------------
+
+
+MARKERS = ["?", "-", "--", "n.a.", "N/A", "Missing", ".", "NULL", "", "  ", "none"]
+
+
+@pytest.mark.parametrize("known", [["5", "7.5"], ["red", "blue"]])
+def test_markers_of_missing_values(tmp_path, known):
+    table = read(tmp_path, column_of([*MARKERS, known[0]]))
+    assert table.X["extra"].isna().tolist() == [True] * len(MARKERS) + [False]
+    assert "'?' counts as missing: 1 cells." in table.notes
+    assert not any("NULL" in note for note in table.notes)
+
+
+def test_further_marker(tmp_path):
+    table = read(tmp_path, column_of(["5", "-999", "7"] * (N // 3)), missing=("-999",))
+    assert table.X["extra"].isna().sum() == N // 3
+
+
+def test_rows_without_a_target_are_left_out(tmp_path):
+    content = SIMPLE + "99,\n98,?\n"
+    table = read(tmp_path, content)
+    assert len(table.X) == len(table.y) == N
+    assert "2 rows without a target are left out." in table.notes
+
+
+def test_one_of_several_targets_may_be_missing(tmp_path):
+    second = ["", *texts(SIZES[1:])]
+    content = lines_of("size,price,cost", texts(SIZES), texts(SIZES), second)
+    table = read(tmp_path, content + "1,,\n", ["price", "cost"])
+    assert table.targets == ["price", "cost"]
+    assert table.y.isna().sum().tolist() == [0, 1]
+
+
+# -- dates -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("format", "parts"),
+    [
+        ("%Y-%m-%d", 3),
+        ("%Y-%m-%dT%H:%M:%SZ", 4),
+        ("%Y-%m-%d %H:%M:%S.%f", 4),
+        ("%Y%m%d", 3),
+        ("%Y/%m/%d", 3),
+        ("%d.%m.%Y", 3),
+        ("%d.%m.%y %H:%M", 4),
+        ("%d/%m/%Y", 3),
+        ("%m/%d/%Y %H:%M:%S", 4),
+        ("%d-%b-%Y", 3),
+        ("%B %d, %Y", 3),
+    ],
+)
+def test_dates_become_numbers(tmp_path, format, parts):
+    times = pd.Timestamp("2024-01-20 06:00") + pd.to_timedelta(
+        [35.25 * size for size in SIZES], unit="D"
+    )
+    table = read(tmp_path, column_of([*times.strftime(format)[:-1], ""]))
+    names = ["days", "day of year", "weekday", "hour"][:parts]
+    assert list(table.X.columns) == ["size", *(f"extra [{name}]" for name in names)]
+    times = times[:-1] if parts == 4 else times[:-1].normalize()
+    made = table.X.iloc[:-1]
+    days = (times - pd.Timestamp("1970-01-01")) / pd.Timedelta(days=1)
+    np.testing.assert_allclose(made["extra [days]"], days, rtol=1e-12)
+    np.testing.assert_array_equal(made["extra [day of year]"], times.day_of_year)
+    assert made["extra [weekday]"].tolist() == times.strftime("%a").tolist()
+    if parts == 4:
+        np.testing.assert_allclose(made["extra [hour]"], times.hour)
+    assert table.X.iloc[-1, 1:].isna().all()
+
+
+# -- columns that are left out ---------------------------------------------------
+
+
+def test_row_numbers_names_and_empty_columns_are_left_out(tmp_path):
+    n = 60
+    size = texts((7 * i) % 60 for i in range(n))
+    content = lines_of(
+        ",id,name,empty,size,price",
+        texts(range(n)),
+        texts(range(1000, 1000 - n, -1)),
+        [f"person {i}" for i in range(n)],
+        [""] * n,
+        size,
+        size,
+    )
+    table = read(tmp_path, content)
+    assert list(table.X.columns) == ["size"]
+    assert table.notes == [
+        "Unnamed: 0 is left out: it numbers the rows.",
+        "id is left out: it numbers the rows.",
+        "name is left out: text, 60 of 60 differ.",
+        "empty is left out: it is empty.",
+    ]
+
+
+def test_a_rising_column_is_kept_if_it_is_the_only_one(tmp_path):
+    content = lines_of("year,price", texts(range(2000, 2000 + N)), texts(SIZES))
+    assert list(read(tmp_path, content).X.columns) == ["year"]
+
+
+def test_dropped_columns_and_groups_are_no_features(tmp_path):
+    content = lines_of(
+        "size,shop,town,price",
+        texts(SIZES),
+        list("ab") * 6,
+        list(" x y")[::1] * 3,
+        texts(SIZES),
+    ).replace(", ,", ",z ,")
+    table = read(tmp_path, content, drop=["shop"], group="town")
+    assert list(table.X.columns) == ["size"]
+    assert set(table.groups) == {"x", "y", "z"}
+
+
+# -- what is refused -------------------------------------------------------------
+
+
+AMBIGUOUS = column_of(["03/04/2024", "05/06/2024", "01/02/2024"] * (N // 3))
+STRAY = lines_of("size,price", ["7", "broken", *texts(SIZES[2:])], texts(SIZES))
+TWO_SIGNS = lines_of(
+    "a;b;price", ["1,5"] * N, ["2.5"] * N, [f"{size},5" for size in SIZES], sep=";"
+)
+REFUSED = {
+    "empty": ("", "is empty. Give it a header and rows"),
+    "blank": ("\n \n", "is empty"),
+    "header only": ("size,price\n", "has a header only. Give it rows"),
+    "no header": (SIMPLE.split("\n", 1)[1], "has no header: its first record"),
+    "two names": (SIMPLE.replace("size", "price"), "2 columns of the name 'price'"),
+    "short record": (SIMPLE + "7\n", "record 14 has 1 cells, and the header 2"),
+    "long record": (SIMPLE + '"7\n8",2,3\n', "record 14 has 3 cells"),
+    "open quote": (SIMPLE + '"7,8\n', "record 14 has 1 cells"),
+    "NUL": (SIMPLE.encode("utf-16-le"), "Pass --encoding utf-16"),
+    "no text": (b"a,b\n\x81\x8d,1\n", "Pass --encoding"),
+    "stray word": (STRAY, "'broken' in record 3. Pass --missing 'broken'"),
+    "infinity": (STRAY.replace("broken", "inf"), "or --drop 'size'"),
+    "two signs": (TWO_SIGNS, "'b' has numbers such as '2.5', but the decimal sign"),
+    "ambiguous dates": (AMBIGUOUS, "'03/04/2024' may be %d/%m/%Y or %m/%d/%Y"),
+    "text": (SIMPLE.replace(".5", "x"), "Target 'price' contains text such as '"),
+    "dates": (
+        lines_of("size,price", texts(SIZES), ["2024-01-01", "2024-01-02"] * 6),
+        "Pass --target with a column of numbers",
+    ),
+    "few rows": ("size,price\n" + "1,2\n" * 9, "has 9 rows with a target"),
+    "no features": ("price\n" + "1\n" * 12, "has no features besides"),
+    "unknown target": (SIMPLE.replace("price", "cost"), "has no column 'price'. Pass"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
+def test_errors_are_one_line(tmp_path, capsys, content, message):
+    assert command.main([str(write(tmp_path, content)), "--target", "price"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("skmdn: ")
+    assert error.count("\n") == 1
+
+
+GROUPED = lines_of(
+    "size,shop,price", texts(SIZES), [*"abcde" * 2, "a", ""], texts(SIZES)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (GROUPED, ["--group", "shop"], "--group is empty in record 13"),
+        (GROUPED, ["--group", "size "], "no column 'size '. Pass --group with one of"),
+        (GROUPED, ["--drop", "cost"], "no column 'cost'. Pass --drop with one of"),
+        (GROUPED, ["--drop", "size", "--drop", "shop"], "has no features besides"),
+        (SIMPLE + "1,\n", ["--target", "other"], "no column 'other'"),
+        (
+            GROUPED.replace("b", "x"),
+            ["--encoding", "utf-16"],
+            "cannot be read as utf-16",
+        ),
+    ],
+)
+def test_errors_of_options(tmp_path, capsys, content, options, message):
+    path = str(write(tmp_path, content))
+    assert command.main([path, "--target", "price", *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_remedy_that_an_error_names_works(tmp_path):
+    table = read(tmp_path, STRAY, missing=("broken",))
+    assert table.X["size"].isna().sum() == 1
