@@ -72,6 +72,78 @@ class Discrete:
         return np.asarray(self.probabilities @ self.values)
 
 
+@dataclass(frozen=True)
+class FromQuantiles:
+    """Distributions between quantiles (n, k) at levels (k,), and exponential beyond.
+
+    The density is constant between neighbouring quantiles; the tails continue that of
+    the outermost interval.
+    """
+
+    levels: Array
+    quantiles: Array
+
+    @classmethod
+    def of(cls, levels: Array, quantiles: Array) -> FromQuantiles:
+        """Sort quantiles that cross, and part equal ones by 1e-6 of the range."""
+        quantiles = np.sort(quantiles, axis=1)
+        least = 1e-6 * max(float(np.ptp(quantiles)), 1e-6)
+        return cls(levels, quantiles + least * np.arange(len(levels)))
+
+    @property
+    def tails(self) -> tuple[Array, Array]:
+        """Means of the lower and the upper exponential, two of (n,)."""
+        widths, masses = np.diff(self.quantiles, axis=1), np.diff(self.levels)
+        lower = self.levels[0] * widths[:, 0] / masses[0]
+        return lower, (1 - self.levels[-1]) * widths[:, -1] / masses[-1]
+
+    def cdf(self, y: Array) -> Array:
+        lower, _ = self.tails
+        inside = np.array(
+            [
+                np.interp(v, q, self.levels)
+                for v, q in zip(y, self.quantiles, strict=True)
+            ]
+        )
+        below = self.levels[0] * np.exp(np.minimum(y - self.quantiles[:, 0], 0) / lower)
+        inside = np.where(y < self.quantiles[:, 0], below, inside)
+        return np.where(y > self.quantiles[:, -1], 1 - self.sf_above(y), inside)
+
+    def sf_above(self, y: Array) -> Array:
+        """Return P(Y > y) for y above the last quantile."""
+        _, upper = self.tails
+        distance = np.maximum(y - self.quantiles[:, -1], 0)
+        return np.asarray((1 - self.levels[-1]) * np.exp(-distance / upper))
+
+    def sf(self, y: Array) -> Array:
+        is_above = y > self.quantiles[:, -1]
+        return np.where(is_above, self.sf_above(y), 1 - self.cdf(y))
+
+    def ppf(self, q: Array) -> Array:
+        lower, upper = self.tails
+        level = q[:, 0]
+        inside = np.array(
+            [np.interp(level, self.levels, row) for row in self.quantiles]
+        )
+        low, high = self.levels[0], self.levels[-1]
+        below = self.quantiles[:, :1] + lower[:, None] * np.log(
+            np.minimum(level / low, 1)
+        )
+        above = self.quantiles[:, -1:] - upper[:, None] * np.log(
+            np.minimum((1 - level) / (1 - high), 1)
+        )
+        inside = np.where(level < low, below, inside)
+        return np.where(level > high, above, inside).T
+
+    def mean(self) -> Array:
+        lower, upper = self.tails
+        masses = np.diff(self.levels)
+        middles = (self.quantiles[:, 1:] + self.quantiles[:, :-1]) / 2
+        first, last = self.quantiles[:, 0] - lower, self.quantiles[:, -1] + upper
+        ends = self.levels[0] * first + (1 - self.levels[-1]) * last
+        return np.asarray(middles @ masses + ends)
+
+
 def cell_ends(y: Array, step: float, low: float) -> tuple[Array, Array]:
     """Return the ends of the cells of recorded values, cut at the bound `low`."""
     return np.maximum(y - step / 2, low), y + step / 2

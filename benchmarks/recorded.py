@@ -9,10 +9,12 @@
 Part "tables": mixed tables with missing values and a positive target, DIR/tables and
 DIR/positive (NAME.csv.gz, and NAME.json with the target and the categorical columns);
 KFold(5, shuffle=True, random_state=42) on the rows in file order. skmdn has the support
-(0, None) and the recording step of the table; the peers are NGBoost (LogNormal),
-CatBoost (RMSEWithUncertainty of log y), and LightGBMLSS (log-normal, zero-adjusted
-where there are zeros; its gamma distributions diverge on such tables). CatBoost takes
-the categories as they are, all others one-hot columns and medians for missing values.
+(0, None) and the recording step of the table (skmdn_plain: neither); the peers are
+NGBoost (LogNormal), CatBoost (RMSEWithUncertainty of log y; catboost_quantiles has
+MultiQuantile), 21 quantiles of HistGradientBoostingRegressor, and LightGBMLSS
+(log-normal, zero-adjusted where there are zeros; its gamma distributions diverge on
+such tables). skmdn_onehot, NGBoost and LightGBMLSS have one-hot columns, and medians
+and indicators of missing values; all others the table as it is.
 
 Part "discrete": targets of few values, DIR/ladder (protocol of ladder.py: n rows,
 repetitions) and the masks of wine in DIR/uci. skmdn finds the step itself; the peer is
@@ -36,29 +38,33 @@ import argparse
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from _quality_picture import mean_and_error
-from _recorded import Density, Discrete, ZeroAdjusted, recorded_scores
+from _recorded import recorded_scores
 from _results import append, integers, machine, names, parser_of, read
-from _tables import Array, ladder_split, load
+from _table_models import (
+    LEAST_PROBABILITY,
+    NATIVE,
+    OURS,
+    PACKAGES,
+    PEERS,
+    Split,
+    with_categories,
+    with_one_hot,
+)
+from _tables import ladder_split, load
 from _timing import Clock
-from scipy import stats
-from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.impute import SimpleImputer
 from sklearn.model_selection import KFold, train_test_split
-from sklearn.preprocessing import OneHotEncoder
 
 import skmdn
-from skmdn import MDNRegressor
 
 # The finest step on which all values lie.
 STEPS = {
@@ -84,174 +90,10 @@ DISCRETE_STEPS = {
     "Bank8FM": 1.0,  # USD; most prices are multiples of 100
     "NavalPropulsion": 0.001,
 }
-LEAST_PROBABILITY = 1e-6  # of a class, and of values that the classifier has not seen
-MAX_CLASSES, LEAST_ROWS = 64, 5
-N_NGBOOST = 500
 SCORES = (
     *("log_lik", "log_cell", "crps", "rmse", "zeros", "zeros_seen", "negative"),
     *("coverage", "oof_score", "fit_cpu", "predict_cpu"),
 )
-Predict = Callable[[Any], Density]
-
-
-class Split(NamedTuple):
-    """One train and test split of a table, with the step and the bound of y."""
-
-    X: Any
-    X_test: Any
-    y: Array
-    y_test: Array
-    step: float
-    low: float
-    categorical: list[str]
-    seed: int
-
-
-# -- features -----------------------------------------------------------------------
-
-
-def with_one_hot(split: Split) -> Split:
-    """Encode categories; impute medians, with indicators of missing values."""
-    numeric = [name for name in split.X.columns if name not in split.categorical]
-    encoder = make_column_transformer(
-        (
-            OneHotEncoder(
-                min_frequency=20,
-                handle_unknown="infrequent_if_exist",
-                sparse_output=False,
-            ),
-            split.categorical,
-        ),
-        (SimpleImputer(strategy="median", add_indicator=True), numeric),
-    )
-    X = np.asarray(encoder.fit_transform(split.X), dtype=np.float64)
-    X_test = np.asarray(encoder.transform(split.X_test), dtype=np.float64)
-    return split._replace(X=X, X_test=X_test)
-
-
-def with_positive(split: Split) -> Array:
-    """Return training targets with half a step in place of zeros."""
-    return np.where(split.y < split.step / 2, split.step / 2, split.y)
-
-
-# -- peers: fit(split) returns a function from X to a density -----------------------
-
-
-def fit_skmdn(split: Split, **params: Any) -> MDNRegressor:
-    given: dict[str, Any] = {"random_state": split.seed}
-    if np.isfinite(split.low):
-        given["target_support"] = (split.low, None)
-        given["target_resolution"] = split.step
-    else:
-        given["target_resolution"] = "auto"
-    return MDNRegressor(**(given | params)).fit(split.X, split.y)
-
-
-def log_normal(mean: Array, std: Array) -> Any:
-    return stats.lognorm(np.maximum(std, 1e-12), scale=np.exp(mean))
-
-
-def fit_ngboost(split: Split) -> Predict:
-    from ngboost import NGBRegressor
-    from ngboost.distns import LogNormal
-
-    model = NGBRegressor(
-        Dist=LogNormal, n_estimators=N_NGBOOST, verbose=False, random_state=split.seed
-    ).fit(split.X, with_positive(split))
-
-    def density(X: Array) -> Density:
-        predicted = model.pred_dist(X)
-        return log_normal(predicted.loc, predicted.scale)
-
-    return density
-
-
-def fit_catboost(split: Split) -> Predict:
-    from catboost import CatBoostRegressor
-
-    def readable(X: pd.DataFrame) -> pd.DataFrame:
-        return X.assign(**X[split.categorical].fillna("missing").astype(str))
-
-    model = CatBoostRegressor(
-        loss_function="RMSEWithUncertainty",
-        random_seed=split.seed,
-        verbose=False,
-        allow_writing_files=False,
-        thread_count=torch.get_num_threads(),
-        cat_features=split.categorical,
-    ).fit(readable(split.X), np.log(with_positive(split)))
-
-    def density(X: pd.DataFrame) -> Density:
-        mean, variance = model.predict(readable(X)).T
-        return log_normal(mean, np.sqrt(variance))
-
-    return density
-
-
-def fit_lightgbmlss(split: Split) -> Predict:
-    """Fit log-normals to y over its mean, zero-adjusted if there are zeros."""
-    import lightgbm
-    from lightgbmlss.distributions.LogNormal import LogNormal
-    from lightgbmlss.distributions.ZALN import ZALN
-    from lightgbmlss.model import LightGBMLSS
-
-    has_zeros, unit = bool((split.y < split.step / 2).any()), split.y.mean()
-    model = LightGBMLSS(ZALN() if has_zeros else LogNormal())
-    threads = torch.get_num_threads()
-    model.train(
-        {"seed": split.seed, "verbose": -1, "num_threads": threads},
-        lightgbm.Dataset(split.X, label=split.y / unit),
-    )
-
-    def density(X: Array) -> Density:
-        predicted = model.predict(X, pred_type="parameters")
-        parts = {name: column.to_numpy(float) for name, column in predicted.items()}
-        positive = log_normal(parts["loc"] + np.log(unit), parts["scale"])
-        if has_zeros:
-            return ZeroAdjusted(parts["gate"], positive)
-        return positive
-
-    return density
-
-
-def pooled_classes(y: Array) -> tuple[Array, Array, Array]:
-    """Pool rare values with their neighbours.
-
-    Returns the distinct values (k,), the class (k,) of each, and its share of the rows
-    of the class.
-    """
-    values, counts = np.unique(y, return_counts=True)
-    least = max(LEAST_ROWS, len(y) / MAX_CLASSES if len(values) > MAX_CLASSES else 0)
-    classes, size = np.zeros(len(values), dtype=int), 0
-    for place, count in enumerate(counts):
-        rest = counts[place:].sum()
-        starts = place > 0 and size >= least and rest >= least
-        classes[place] = classes[place - 1] + starts if place else 0
-        size = count if starts else size + count
-    return values, classes, counts / np.bincount(classes, counts)[classes]
-
-
-def fit_classifier(split: Split) -> Predict:
-    values, classes, shares = pooled_classes(split.y)
-    model = HistGradientBoostingClassifier(
-        early_stopping=True, random_state=split.seed
-    ).fit(split.X, classes[np.searchsorted(values, split.y)])
-
-    def density(X: Array) -> Density:
-        probabilities = model.predict_proba(X)[:, classes] * shares
-        probabilities = np.maximum(probabilities, LEAST_PROBABILITY)
-        return Discrete(values, probabilities / probabilities.sum(axis=1)[:, None])
-
-    return density
-
-
-PEERS: dict[str, Callable[[Split], Predict]] = {
-    "ngboost": fit_ngboost,
-    "catboost": fit_catboost,
-    "lightgbmlss": fit_lightgbmlss,
-    "classifier": fit_classifier,
-}
-PACKAGES = {"classifier": "scikit-learn"}
 
 
 # -- splits -------------------------------------------------------------------------
@@ -317,11 +159,11 @@ def is_chosen(name: str, options: argparse.Namespace) -> bool:
 
 
 def judge(part: str, peer: str, split: Split, params: dict[str, Any]) -> dict[str, Any]:
-    if part == "tables" and peer != "catboost":
-        split = with_one_hot(split)
+    if part == "tables":
+        split = with_categories(split) if peer in NATIVE else with_one_hot(split)
     clock, oof_score, kinds = Clock(), np.nan, ""
-    if peer == "skmdn":
-        model = fit_skmdn(split, **params)
+    if peer in OURS:
+        model = OURS[peer](split, **params)
         predict = model.predict_density
         oof_score = getattr(model, "oof_score_", np.nan)
         weights = getattr(model, "portfolio_weights_", {})
@@ -347,13 +189,13 @@ def peers_of(part: str, chosen: list[str]) -> list[str]:
     in_part = (
         ["skmdn", "classifier"]
         if part == "discrete"
-        else ["skmdn", *(name for name in PEERS if name != "classifier")]
+        else [*OURS, *(name for name in PEERS if name != "classifier")]
     )
     return in_part if chosen == ["all"] else [p for p in in_part if p in chosen]
 
 
 def version(peer: str) -> str:
-    if peer == "skmdn":  # the one that is imported, which may not be installed
+    if peer in OURS:  # the one that is imported, which may not be installed
         return skmdn.__version__
     return metadata.version(PACKAGES.get(peer, peer))
 
@@ -365,8 +207,8 @@ def run(options: argparse.Namespace) -> None:
     for part, name, n, fold, load_split in splits(options):
         split = None
         for peer in peers_of(part, options.peers):
-            is_changed = peer == "skmdn" and options.params
-            label = f"skmdn {json.dumps(options.params)}" if is_changed else peer
+            is_changed = peer in OURS and options.params
+            label = f"{peer} {json.dumps(options.params)}" if is_changed else peer
             key = part, name, str(n), str(fold), label, options.split
             if key in done:
                 continue

@@ -34,7 +34,7 @@ from torch import Tensor, distributions, nn
 import skmdn
 from skmdn import MDNRegressor
 from skmdn._data.folds import every_row
-from skmdn._data.scaling import ScaledRows
+from skmdn._data.matrices import ScaledRows
 from skmdn._training.auto import TrainingSettings
 from skmdn._training.batches import ListedRows
 from skmdn._training.loop import TrainingLoop

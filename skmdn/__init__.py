@@ -1,5 +1,6 @@
 """Conditional density estimation for scikit-learn by mixture density networks."""
 
+from skmdn._composite import sample
 from skmdn._regressor import MDNRegressor
 from skmdn._version import __version__
 from skmdn.density import MixtureDensity
@@ -14,4 +15,5 @@ __all__ = [
     "TransformedDensity",
     "__version__",
     "predict_density",
+    "sample",
 ]

@@ -14,17 +14,13 @@ from torch import Tensor
 
 from skmdn import _mixture
 from skmdn._data.checks import Fitted
-from skmdn._data.folds import RowLists
+from skmdn._data.feature_transform import FeatureTransform
 from skmdn._data.outputs import Outputs
-from skmdn._data.rows import UniqueRows, as_dense
-from skmdn._data.scaling import LazyMatrix, Scaling, ViewedMatrix, take_rows
+from skmdn._data.rows import as_dense
 from skmdn._data.target_transform import TargetTransform
-from skmdn._data.targets import Recording, Targets
+from skmdn._data.targets import Targets
 from skmdn._data.views import VIEWS, View, columns_of
 from skmdn._mixture import Mixture
-from skmdn._training.kinds import SINGLE_KINDS, USER_DEFINED
-from skmdn._training.pooling import Pooling
-from skmdn._training.stack import member_folds
 from skmdn._utils.arrays import (
     inference,
     resolve_device,
@@ -32,15 +28,8 @@ from skmdn._utils.arrays import (
     to_numpy,
     to_tensor,
 )
-from skmdn._utils.persistence import seal, unseal
-from skmdn._utils.warn import warn
 from skmdn.nn.network import MixtureDensityNetwork
 from skmdn.nn.pool import NetworkPool
-
-# Rows of each network's fold in one pass.
-HELD_OUT_ROWS = 4096
-# Removed parameters and their defaults; states of form 1 and 2 have them.
-REMOVED_PARAMETERS = {"input_noise": 0.0, "target_noise": 0.0, "shuffle": True}
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,7 @@ class ConditionalModel:
         Number of members of each kind, in their order, for each network of the pool.
     n_estimators : int
         Number of members that was asked for; a fit that was stopped early has fewer.
-    features : Scaling
+    features : FeatureTransform
         Standardisation of X.
     target : TargetTransform
         Map from y to what the networks predict.
@@ -73,7 +62,7 @@ class ConditionalModel:
     pool: NetworkPool
     sizes: Sequence[Mapping[str, int]]
     n_estimators: int
-    features: Scaling
+    features: FeatureTransform
     target: TargetTransform
     outputs: Outputs
     views: Mapping[str, View]
@@ -106,13 +95,13 @@ class ConditionalModel:
 
     @property
     def fitted(self) -> Fitted:
-        """Outputs of the targets, and how they were recorded."""
-        return Fitted(self.outputs, self.target.recording)
+        """What rows must be like: targets, how they were recorded, and features."""
+        return Fitted(self.outputs, self.target.recording, self.features.encoder)
 
     def mixtures(self, X: Any) -> Iterator[Mixture]:
         """Yield pooled mixtures over latent targets, in chunks of rows."""
         shift, scale = map(to_tensor, self.target.scaling[:2])
-        for _, rows in self._chunks(X, self.pool.floats_per_mixture):
+        for _, rows in self.chunks(X, self.pool.floats_per_mixture):
             with inference():
                 mixture = Mixture(*(part.cpu() for part in self.pool(rows)))
                 mixture = _mixture.rescale(mixture, shift, scale)
@@ -141,7 +130,7 @@ class ConditionalModel:
     def means(self, X: Any) -> NDArray[np.float64]:
         """Compute the conditional means of latent targets, (n, d)."""
         means = self._buffer(X)
-        for chunk, rows in self._chunks(X, self.pool.floats_per_row):
+        for chunk, rows in self.chunks(X, self.pool.floats_per_row):
             means[chunk] = self.pool.mean(rows).T.cpu()
         shift, scale = map(to_tensor, self.target.scaling[:2])
         return to_numpy(means.mul_(scale).add_(shift))
@@ -150,7 +139,7 @@ class ConditionalModel:
     def means_and_stds(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Compute the conditional moments of latent targets, two of (n, d)."""
         means, variances = self._buffer(X), self._buffer(X)
-        for chunk, rows in self._chunks(X, self.pool.floats_per_row):
+        for chunk, rows in self.chunks(X, self.pool.floats_per_row):
             mean, variance = self.pool.moments(rows)
             means[chunk], variances[chunk] = mean.T.cpu(), variance.T.cpu()
         shift, scale = map(to_tensor, self.target.scaling[:2])
@@ -161,57 +150,24 @@ class ConditionalModel:
     def log_prob(self, X: Any, y: Targets) -> NDArray[np.float64]:
         """Compute the log-likelihood of one y for each row of X, (n,), in nats."""
         log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
-        for chunk, rows in self._chunks(X, self.pool.floats_per_row):
+        for chunk, rows in self.chunks(X, self.pool.floats_per_row):
             targets = self.target.standardise(y[chunk]).to(rows[0].device)
             log_prob[chunk] = self.pool.log_density(rows, targets).cpu()
         return to_numpy(log_prob) + self.target.offset(y)
 
-    @inference()
-    def held_out_log_prob(
-        self,
-        rows: UniqueRows,
-        held_out: RowLists,
-        columns: Mapping[tuple[str, ...], Tensor],
-    ) -> NDArray[np.float64]:
-        """Compute the log-density of rows under the networks that held them out, (n,).
-
-        Densities of several such networks are pooled. The columns are those of the
-        views that each fold sees.
-        """
-        X = LazyMatrix(rows.X, rows.positions, self.features, torch.float64)
-        matrices = [
-            ViewedMatrix(X, columns[views]) if views else X for views in self.views_of
-        ]
-        y = self.target.standardise(rows.y)
-        log_prob = torch.empty(len(y), dtype=torch.float64, device="cpu")
-        n_folds, n_rows = held_out.rows.shape
-        folds = [member_folds(sizes, n_folds) for sizes in self.sizes]
-        pooling = Pooling.of(torch.cat(folds), n_folds, self.pool.log_weights.exp())
-        for first in range(0, n_rows, HELD_OUT_ROWS):
-            index, counts = (
-                part[:, first : first + HELD_OUT_ROWS] for part in held_out
-            )
-            parts = []
-            for network, fold, matrix in zip(self.pool, folds, matrices, strict=True):
-                of_member = index[fold]
-                terms = network.terms(
-                    take_rows(matrix, of_member, fold), take_rows(y, of_member)
-                )
-                parts.append(terms.log_density())
-            pooled = pooling.pool(torch.cat(parts))
-            log_prob[index[counts]] = pooled[counts]
-        return to_numpy(log_prob) + self.target.offset(rows.y)
-
     def attributes(self) -> dict[str, Any]:
         """Return the public attributes of an estimator that describe its model."""
         names = self.outputs.names
+        encoder, scaling = self.features.encoder, self.features.scaling
+        of_features = scaling.take(range(encoder.n_features))
         return {
             "network_": self.pool,
+            "feature_encoder_": encoder,
             "portfolio_weights_": self.weights(),
-            "X_mean_": self.features.mean,
-            "X_scale_": self.features.scale,
-            "X_knees_": self.features.knees,
-            "X_spread_": self.features.spread,
+            "X_mean_": of_features.mean,
+            "X_scale_": of_features.scale,
+            "X_knees_": of_features.knees,
+            "X_spread_": of_features.spread,
             "y_mean_": self.target.scaling.mean,
             "y_scale_": self.target.scaling.scale,
             "n_outputs_": self.outputs.size,
@@ -241,7 +197,7 @@ class ConditionalModel:
         pool = NetworkPool(networks).to("cpu", torch.float64)
         parameters = state["parameters"]
         pool.load_state_dict({name: to_tensor(p) for name, p in parameters.items()})
-        features = Scaling.from_state(state["features"])
+        features = FeatureTransform.from_state(state["features"])
         target = TargetTransform.from_state(state["target"])
         names = state["output_names"]
         outputs = Outputs(
@@ -267,14 +223,14 @@ class ConditionalModel:
             X.shape[0], self.outputs.size, dtype=torch.float64, device="cpu"
         )
 
-    def _chunks(self, X: Any, floats: int) -> Iterator[tuple[slice, list[Tensor]]]:
+    def chunks(self, X: Any, floats: int) -> Iterator[tuple[slice, list[Tensor]]]:
         """Yield slices and the features of each network, on its device.
 
         Views are computed for many more rows at once than networks: each of their trees
         costs some calls, however few the rows.
         """
         widths = [view.widths.values() for view in self.views.values()]
-        n_columns = X.shape[1] + sum(map(sum, widths))
+        n_columns = self.features.width + sum(map(sum, widths))
         device = self.pool.log_weights.device
         for block in row_chunks(X.shape[0], 8 * n_columns):
             tables = self._features(self.features.transform(as_dense(X[block])))
@@ -292,124 +248,3 @@ class ConditionalModel:
             for parts in set(self.views_of)
         }
         return [tables[parts] for parts in self.views_of]
-
-
-# -- states of estimators ------------------------------------------------------------
-
-# Bound of the features in networks up to form 3.
-FORMER_SATURATION = 5.0
-
-
-def pack_state(state: dict[str, Any]) -> dict[str, Any]:
-    """Convert the state of an estimator to arrays and builtins, and seal it."""
-    model = state.get("_model")
-    if model is not None:
-        derived = model.attributes()
-        state = {k: v for k, v in state.items() if k not in derived}
-        state["_model"] = model.to_state()
-    return seal(state)
-
-
-def unpack_state(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `pack_state`, for a state of this or an earlier form.
-
-    Raises
-    ------
-    ValueError
-        If the state is damaged, or of an unknown form.
-    """
-    state, version = unseal(name, dict(state))
-    if version < 3:
-        state = _updated(state)
-    if version < 4:
-        state = _with_portfolio(state)
-    if version < 5:
-        state = _with_target_transform(state)
-    if "_model" in state:
-        model = ConditionalModel.from_state(state["_model"])
-        state |= model.attributes() | {"_model": model}
-    return state
-
-
-def _with_portfolio(state: dict[str, Any]) -> dict[str, Any]:
-    """Bring a state of form 3, with networks of a single kind, up to date."""
-    state = {"portfolio": None} | state
-    if "_model" not in state:
-        return state
-    model = dict(state["_model"])
-    structure = {"saturation": FORMER_SATURATION} | model.pop("structure")
-    is_user_defined = structure["network"] is not None
-    kind = USER_DEFINED if is_user_defined else SINGLE_KINDS[structure["embedding"]]
-    n_members = structure["n_members"]
-    parameters = {f"networks.0.{k}": v for k, v in model["parameters"].items()}
-    model |= {
-        "structures": [structure],
-        "sizes": [{kind: n_members}],
-        "n_estimators": n_members,
-        "parameters": parameters
-        | {"log_weights": np.full(n_members, -np.log(n_members))},
-    }
-    state["_model"] = model
-    if "_optimizer_state" in state:
-        optimizer = state["_optimizer_state"]
-        state["_optimizer_state"] = {f"0.{k}": v for k, v in optimizer.items()}
-    return state
-
-
-def _with_target_transform(state: dict[str, Any]) -> dict[str, Any]:
-    """Bring a state of form 4 up to date.
-
-    Its targets are exact numbers, and a network has one view or none.
-    """
-    state = {"target_support": None, "target_resolution": None} | state
-    if "_model" not in state:
-        return state
-    model = dict(state["_model"])
-    views_of = model.get("views_of", [None] * len(model["structures"]))
-    scaling = model["target"]
-    size = len(scaling["mean"])
-    target = TargetTransform(
-        Recording.exact(Outputs((size,))),
-        Scaling.from_state(scaling),
-        scaling["mean"],
-        np.abs(scaling["scale"]),
-    )
-    model["target"] = target.to_state()
-    model["views_of"] = [() if view is None else (view,) for view in views_of]
-    return state | {"_model": {"views": {}} | model}
-
-
-def _updated(state: dict[str, Any]) -> dict[str, Any]:
-    """Bring a state of form 1 or 2 up to date.
-
-    Form 1 has no parameter `network`. Both have the model in single attributes, and
-    user-defined networks under the name of an embedding.
-    """
-    state = {"network": None} | state
-    for name, default in REMOVED_PARAMETERS.items():
-        if (value := state.pop(name, default)) != default:
-            warn(
-                f"The stored estimator has {name}={value}, but this parameter was "
-                "removed. Predictions are the same; further training ignores it."
-            )
-    if "network_" not in state:
-        return state
-    structure = {"network": None} | state.pop("_structure")
-    parameters = state.pop("network_")
-    if structure["network"] is not None:
-        parameters = {
-            key.replace("embedding.", "backbones.", 1): value
-            for key, value in parameters.items()
-        }
-    y_ndim = state.pop("_y_ndim")
-    state["_model"] = {
-        "structure": structure,
-        "parameters": parameters,
-        "features": {"mean": state.pop("X_mean_"), "scale": state.pop("X_scale_")},
-        "target": {"mean": state.pop("y_mean_"), "scale": state.pop("y_scale_")},
-        "event_shape": () if y_ndim == 1 else (structure["n_outputs"],),
-        "output_names": state.get("output_names_"),
-    }
-    if "_moments" in state:
-        state["_optimizer_state"] = state.pop("_moments")
-    return state

@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from skmdn._data.checks import check_features, check_targets, mean_of_known
+from skmdn._held_out import OutOfFold, digest_of_rows
 from skmdn._mixture import Mixture
 from skmdn._model import ConditionalModel
 from skmdn.density import MixtureDensity
+from skmdn.density._checks import as_confidences
 from skmdn.density._parameters import from_mixture
 from skmdn.density.transformed import Density, TransformedDensity
 
@@ -21,6 +23,7 @@ class PredictionMixin:
     """Predict with an estimator that has a `ConditionalModel` and a `device`."""
 
     _model: ConditionalModel
+    _out_of_fold: OutOfFold
     device: str
 
     @overload
@@ -201,13 +204,146 @@ class PredictionMixin:
         targets = check_targets(self, model.fitted, X, y, y_upper)
         return mean_of_known(model.log_prob(X, targets), targets, sample_weight)
 
+    def out_of_fold_density(self, X: Any) -> Density:
+        """Return the density of each training row by the networks that held it out.
+
+        Calibration, CRPS and pictures of a fit need no second one: metrics and displays
+        take this density as any other. Its log-density is `oof_log_density_`.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Features as given to `fit`, in the same order.
+
+        Returns
+        -------
+        density : MixtureDensity or TransformedDensity
+            As of `predict_density`, with fewer components. A row of weight zero has the
+            density of all networks.
+
+        Raises
+        ------
+        ValueError
+            If the fit had no folds, or if these are other rows.
+
+        Examples
+        --------
+        >>> from skmdn import MDNRegressor
+        >>> from skmdn.datasets import load_geyser
+        >>> from skmdn.metrics import crps
+        >>> X, y = load_geyser(return_X_y=True)
+        >>> mdn = MDNRegressor(max_iter=30, random_state=0).fit(X, y)
+        >>> density = mdn.out_of_fold_density(X)
+        >>> round(float(crps(y, density).mean()), 1)  # minutes
+        0.2
+        """
+        out_of_fold = self._kept_of_folds("out_of_fold_density")
+        X = check_features(self, X, self._model.fitted.encoder)
+        if digest_of_rows(X) != out_of_fold.digest:
+            raise ValueError(
+                "X must be the rows given to fit, in the same order. For other rows "
+                "use predict_density."
+            )
+        return self._density(out_of_fold.held_out.mixture(self._model, X))
+
+    def predict_interval(
+        self, X: Any, confidence: ArrayLike = 0.9
+    ) -> NDArray[np.float64]:
+        """Predict intervals whose coverage holds even where the density is wrong.
+
+        The target of a row is stranger the further it is from the median, in
+        probability, under the networks that held the row out. The interval has the
+        values that are not stranger than nearly all targets of training rows.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Features.
+        confidence : float or array-like of shape (m,), default=0.9
+            Probability that the interval contains the target, in (0, 1).
+
+        Returns
+        -------
+        interval : ndarray of shape (n_samples, 2) or (n_samples, 2, m)
+            Lower and upper ends, in the unit of y. Infinite, or the bounds of
+            `target_support`, where the training rows, or their groups, are too few for
+            the confidence.
+
+        Raises
+        ------
+        ValueError
+            With several outputs, for a fit without folds or with intervals in y, or if
+            a confidence is not between 0 and 1.
+
+        Notes
+        -----
+        This is CV+ (Barber et al. 2021, theorem 4) with the scores of Chernozhukov et
+        al. (2021). With n rows, K folds, and networks that depend on the rows of other
+        folds only, a new row of the same distribution is covered with a probability of
+        at least 2 c - 1 - sqrt(2 / n), and typically close to the confidence c. The
+        kinds of networks, the epochs that are kept and two numbers of the calibration
+        are chosen on held-out rows of all folds, and views of new rows see all training
+        rows; neither is covered by the theorem. With `groups`, it holds for rows of new
+        groups, and n is the number of groups (Lee et al. 2023).
+
+        References
+        ----------
+        R. F. Barber, E. J. Candes, A. Ramdas and R. J. Tibshirani, "Predictive
+        inference with the jackknife+", Annals of Statistics 49(1), 2021.
+
+        Y. Lee, R. F. Barber and R. Willett, "Distribution-free inference with
+        hierarchical data", arXiv:2306.06342, 2023.
+
+        V. Chernozhukov, K. Wuthrich and Y. Zhu, "Distributional conformal prediction",
+        PNAS 118(48), 2021.
+
+        Examples
+        --------
+        >>> from skmdn import MDNRegressor
+        >>> from skmdn.datasets import load_geyser
+        >>> X, y = load_geyser(return_X_y=True)
+        >>> mdn = MDNRegressor(max_iter=30, random_state=0).fit(X, y)
+        >>> lower, upper = mdn.predict_interval(X, confidence=0.8).T
+        >>> bool(((lower < y) & (y < upper)).mean() > 0.75)
+        True
+        """
+        scores = self._kept_of_folds("predict_interval").scores
+        if scores is None:
+            raise ValueError(
+                "predict_interval needs one output, and a fit without y_upper. Use "
+                "predict_density(X).interval, or hdr for several outputs."
+            )
+        levels = np.atleast_1d(as_confidences(confidence))
+        held_out = self._out_of_fold.held_out
+        model, X = self._predicting(X)
+        model = held_out.recalibrated(model)
+        intervals = np.empty((X.shape[0], 2, len(levels)))
+        for chunk, mixtures in held_out.of_new_rows(model, X):
+            for j, level in enumerate(levels):
+                intervals[chunk, :, j] = scores.intervals(mixtures, float(level))
+        supports = model.target.recording.supports
+        if not supports.is_identity:
+            intervals = supports[0].from_latent(intervals)
+        return intervals if np.ndim(confidence) else intervals[:, :, 0]
+
     # -- privates ----------------------------------------------------------------
 
     def _predicting(self, X: Any) -> tuple[ConditionalModel, Any]:
         """Return the fitted model on the device that predicts, and checked rows."""
         check_is_fitted(self)
-        X = check_features(self, X)
+        X = check_features(self, X, self._model.fitted.encoder)
         return self._model.on(self.device), X
+
+    def _kept_of_folds(self, name: str) -> OutOfFold:
+        """Return what the fit kept of its folds, for a method of this name."""
+        check_is_fitted(self)
+        if not hasattr(self, "_out_of_fold"):
+            raise ValueError(
+                f"{name} needs a fit in which folds of rows were held out: "
+                "early_stopping=True, n_estimators of 4 or more, and no X_val. "
+                "partial_fit holds out no rows."
+            )
+        return self._out_of_fold
 
     def _densities(self, model: ConditionalModel, X: Any) -> Iterator[Density]:
         """Yield the densities of checked rows, in chunks."""

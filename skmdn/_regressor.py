@@ -75,6 +75,12 @@ class MDNRegressor(
         standardised rows (n, n_features) to (n, width). These modules replace
         the five parameters above, which are ignored; a linear layer on top of each
         gives the parameters of the mixtures. See `docs/network.md`.
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        Columns of X that hold categories, as in
+        :class:`~sklearn.ensemble.HistGradientBoostingRegressor`: those of a frame with
+        a categorical dtype, or names, positions or a mask of columns. A level of at
+        least 10 distinct rows gets an indicator, others share one. See
+        :doc:`features </features>`.
     target_support : pair, sequence, dict or None, default=None
         Bounds ``(low, high)`` of the targets, None for an open end: ``(0, None)`` for
         a positive target, ``(0, 1)`` for a share. One pair holds for every output; a
@@ -120,8 +126,9 @@ class MDNRegressor(
     warm_start : bool, default=False
         Continue `fit` from the networks, the scaling, the seed and so the folds of the
         previous one.
-    verbose : bool, default=False
-        Print the loss and the validation score of each epoch, and which kinds go on.
+    verbose : bool or int, default=False
+        Print a line for each epoch: loss, held-out score, time and an estimate of what
+        is left; and which kinds go on. Numbers above 1 print no more than 1.
     random_state : int, RandomState, Generator or None, default=None
         Seed of folds, initial networks and batches. Global generators are never used.
     device : str, default="auto"
@@ -167,12 +174,16 @@ class MDNRegressor(
     network_ : NetworkPool
         The networks, an ordinary :class:`torch.nn.Module` on the CPU in float64.
         It maps ``(soft(X) - X_mean_) / X_scale_`` to mixtures over
-        ``(y - y_mean_) / y_scale_``; for ``soft`` see `X_knees_`.
+        ``(y - y_mean_) / y_scale_``; for ``soft`` see `X_knees_`. Indicators of
+        categories and missing values come before these columns.
+    feature_encoder_ : FeatureEncoder
+        Levels of categorical columns, and medians that stand for missing values.
     X_mean_, X_scale_, y_mean_, y_scale_ : ndarray
         Standardisation, exactly undone in all predictions: means of ``soft(X)`` and
         y, and standard deviations of X and y, clipped to ten robust deviations from the
-        median. A target of negative skewness has a negative scale, so that mirrored
-        targets give mirrored fits. Assigning to these does not change the model.
+        median. The scale of a categorical column is infinite. A target of negative
+        skewness has a negative scale, so that mirrored targets give mirrored fits.
+        Assigning to these does not change the model.
     X_knees_, X_spread_ : ndarray of shape (2, n_features) and (n_features,)
         Soft tails: with ``inside = np.clip(X, *X_knees_)``, ``soft(X)`` is ``inside +
         X_spread_ * np.arcsinh((X - inside) / X_spread_)``. The knees lie three robust
@@ -247,6 +258,7 @@ class MDNRegressor(
         activation: str = "silu",
         dropout: float = 0.0,
         network: Callable[[int], torch.nn.Module] | None = None,
+        categorical_features: Any = "from_dtype",
         target_support: Any = None,
         target_resolution: Any = None,
         reg_covar: float = 1e-6,
@@ -262,7 +274,7 @@ class MDNRegressor(
         warmup_iter: int = 0,
         max_grad_norm: float | None = 5.0,
         warm_start: bool = False,
-        verbose: bool = False,
+        verbose: bool | int = False,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
         device: str = "auto",
     ) -> None:
@@ -276,6 +288,7 @@ class MDNRegressor(
         self.activation = activation
         self.dropout = dropout
         self.network = network
+        self.categorical_features = categorical_features
         self.target_support = target_support
         self.target_resolution = target_resolution
         self.reg_covar = reg_covar
@@ -315,7 +328,8 @@ class MDNRegressor(
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Features.
+            Features. A dense X may have missing values, and columns of categories: see
+            `categorical_features`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets. If y is one-dimensional, predictions have no output axis. With
             several outputs, NaN means that this one was not observed in this row: the
@@ -340,9 +354,9 @@ class MDNRegressor(
         Raises
         ------
         ValueError
-            If an argument has a wrong shape, or holds NaN or infinity where it must
-            not, if y lies outside of `target_support`, if an output was never observed,
-            or if there are fewer than 2 groups.
+            If an argument has a wrong shape, or holds NaN, infinity or text where it
+            must not, if y lies outside of `target_support`, if an output was never
+            observed, or if there are fewer than 2 groups.
         RanksLostError
             If other ranks that fit the same model failed or died.
         KeyboardInterrupt
@@ -376,7 +390,7 @@ class MDNRegressor(
             weight = {"sample_weight": data.given.weight}
             hooks = {
                 "estimator": self,
-                "X": data.given.X,
+                "X": X,
                 "y": checked.y,
                 "metadata": None if sample_weight is None else weight,
             }
@@ -476,6 +490,7 @@ class MDNRegressor(
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
         # score is the log-likelihood; the check behind this tag expects R2 > 0.5.
         tags.regressor_tags.poor_score = True
         return tags

@@ -118,8 +118,7 @@ class Checkpoint:
             state, stored = _read(path, found)
             _check_fingerprints(path, stored, fingerprints)
             session.load(state)
-            if session.data.settings.verbose and ranks.rank == 0:
-                print(f"Resuming after iteration {session.n_epochs} from {path}")
+            session.progress.say(f"Resuming after epoch {session.n_epochs} from {path}")
         try:
             _write(path, session)
         except OSError as exc:

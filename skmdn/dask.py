@@ -428,7 +428,13 @@ def _stack(parts: tuple[Any, ...]) -> Any:
     if hasattr(parts[0], "iloc"):
         from pandas import concat
 
-        return concat(parts)
+        joined = concat(parts)
+        if joined.ndim == 1:
+            return joined
+        # Blocks with other categories lose their dtype.
+        of_first = parts[0].dtypes
+        categorical = of_first.index[of_first == "category"]
+        return joined.astype(dict.fromkeys(categorical, "category"))
     if sparse.issparse(parts[0]):
         return sparse.vstack(parts, format="csr")
     return np.concatenate(parts)

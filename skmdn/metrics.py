@@ -1,4 +1,4 @@
-"""Proper scores of conditional densities, and densities of composite estimators."""
+"""Proper scores and calibration of conditional densities."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 from skmdn import _mixture
+from skmdn._composite import predict_density
 from skmdn._data.checks import weighted_mean
 from skmdn._joint_scores import energy_score, variogram_score
 from skmdn._utils.arrays import make_seed
@@ -34,60 +32,6 @@ __all__ = [
     "predict_density",
     "variogram_score",
 ]
-
-
-def predict_density(estimator: Any, X: ArrayLike) -> Density:
-    """Predict the conditional density of y by an estimator, pipeline or search.
-
-    Parameters
-    ----------
-    estimator : estimator
-        A fitted `MDNRegressor`, a pipeline whose last step is one, or a fitted
-        search over either.
-    X : array-like of shape (n_samples, n_features)
-        Features, in the form that the outermost estimator expects.
-
-    Returns
-    -------
-    density : MixtureDensity or TransformedDensity
-        The second where the outputs have bounds.
-
-    Raises
-    ------
-    TypeError
-        If the estimator predicts no density, or transforms y.
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from sklearn.preprocessing import StandardScaler
-    >>> from skmdn import MDNRegressor, predict_density
-    >>> from skmdn.datasets import load_geyser
-    >>> X, y = load_geyser(return_X_y=True)
-    >>> pipeline = make_pipeline(StandardScaler(), MDNRegressor(max_iter=2)).fit(X, y)
-    >>> predict_density(pipeline, X[:3])
-    MixtureDensity(n_rows=3, n_components=96, n_outputs=1)
-    """
-    if hasattr(estimator, "predict_density"):
-        density: Density = estimator.predict_density(X)
-        return density
-    if hasattr(estimator, "best_estimator_"):
-        return predict_density(estimator.best_estimator_, X)
-    if isinstance(estimator, Pipeline):
-        check_is_fitted(estimator)
-        return predict_density(estimator[-1], estimator[:-1].transform(X))
-    if isinstance(estimator, TransformedTargetRegressor):
-        raise TypeError(
-            "A TransformedTargetRegressor transforms y, and the density of y itself "
-            "is in general not a Gaussian mixture. Remove the wrapper: MDNRegressor "
-            "standardises y itself, and target_support=(0, None) takes logarithms of "
-            "positive targets. For the density of the transformed y, pass the "
-            "attribute regressor_."
-        )
-    raise TypeError(
-        f"{type(estimator).__name__} predicts no density. Pass an MDNRegressor, a "
-        "Pipeline that ends in one, or a fitted search over either."
-    )
 
 
 def log_score(

@@ -6,16 +6,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
 
 from skmdn._data.conversion import (
+    as_objects,
     as_real,
     check_cells,
     check_finite,
     columns_of,
     open_array,
     too_large,
+    without_markers,
+)
+from skmdn._data.encoding import (
+    Coded,
+    FeatureEncoder,
+    categorical_columns,
+    with_codes,
 )
 from skmdn._data.groups import as_groups
 from skmdn._data.outputs import Outputs, output_names
@@ -23,6 +32,7 @@ from skmdn._data.resolution import per_output
 from skmdn._data.rows import Rows
 from skmdn._data.targets import Recording, Targets
 from skmdn._utils.compat import check_sample_weight
+from skmdn._utils.warn import warn
 from skmdn.distributed import ALONE, Ranks
 
 # Float32 input is used as it is; everything else is converted to float64.
@@ -39,10 +49,11 @@ FEATURE_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 
 
 class Fitted(NamedTuple):
-    """Targets that an estimator was fitted with: their outputs, and how recorded."""
+    """What an estimator was fitted with: outputs, how they were recorded, features."""
 
     outputs: Outputs
     recording: Recording
+    encoder: FeatureEncoder
 
 
 class CheckedRows(NamedTuple):
@@ -89,10 +100,11 @@ def check_rows(
     # scikit-learn has a message of its own for y=None.
     y = None if y is None else as_targets("y", y, infinite=y_upper is not None)
     known = None if y is None else np.where(np.isfinite(y), y, 0.0)
-    X = _validated("X", draft, X, known, multi_output=True, ensure_min_samples=n_least)[
-        0
-    ]
+    X, coded = _validated(
+        "X", draft, X, None, known, multi_output=True, ensure_min_samples=n_least
+    )
     weight = as_weights("sample_weight", sample_weight, X)
+    encoder = FeatureEncoder.fit(X, coded, weight, ranks)
     codes = _codes_of_groups(estimator, groups, len(y))
     outputs = Outputs(y.shape[1:], names)
     flat = y.reshape(len(y), -1)
@@ -108,10 +120,11 @@ def check_rows(
     recording = Recording.of(*params, outputs, values)
     _check_ends(flat[weight > 0], upper if upper is None else upper[weight > 0], ranks)
     targets = recording.targets("y", flat, upper)
+    X = encoder.encode(X, coded)
     rows = Rows(X, targets, targets.weight_of_known(weight), codes)
     rows = _shared(rows, ranks)
     _check_observed(rows, ranks)
-    fitted, attributes = Fitted(outputs, recording), _features_of(draft)
+    fitted, attributes = Fitted(outputs, recording, encoder), _features_of(draft)
     return CheckedRows(rows, y, fitted, attributes, _has_intervals(flat, upper, ranks))
 
 
@@ -129,7 +142,7 @@ def check_known_rows(
 
     The suffix ends the names of the arguments in messages.
     """
-    X = _validated(f"X{suffix}", estimator, X, reset=False)
+    X = check_features(estimator, X, fitted.encoder, f"X{suffix}")
     flat = as_known_targets(estimator, fitted.outputs, X, y, y_upper, suffix)
     upper = as_upper(f"y_upper{suffix}", y_upper, flat)
     targets = fitted.recording.targets(f"y{suffix}", flat, upper)
@@ -266,30 +279,74 @@ def _features_of(estimator: Any) -> dict[str, Any]:
     }
 
 
-def check_features(estimator: Any, X: Any) -> Any:
-    """Check features of the kind that an estimator was fitted with."""
-    return _validated("X", estimator, X, reset=False)
+def check_features(
+    estimator: Any, X: Any, encoder: FeatureEncoder, name: str = "X"
+) -> Any:
+    """Check and encode features of the kind that an estimator was fitted with.
+
+    Warns
+    -----
+    UserWarning
+        If a column holds what the fit learned nothing of.
+    """
+    X, coded = _validated(name, estimator, X, encoder, reset=False)
+    labels = getattr(estimator, "feature_names_in_", range(X.shape[1]))
+    for what, columns in encoder.strangers(X, coded).items():
+        warn(f"{name} has in columns {[labels[j] for j in columns]} {what}.")
+    return encoder.encode(X, coded)
 
 
-def _validated(name: str, estimator: Any, X: Any, *y: Any, **options: Any) -> Any:
+def _validated(
+    name: str,
+    estimator: Any,
+    X: Any,
+    encoder: FeatureEncoder | None,
+    *y: Any,
+    **options: Any,
+) -> tuple[Any, Coded]:
     """Check features, and targets (n, ...), by scikit-learn; convert to floats.
+
+    Returns
+    -------
+    X : ndarray or CSR matrix of shape (n, n_features)
+        With codes for categories, and NaN for missing values.
+    coded : mapping
+        Levels of the codes.
 
     Raises
     ------
     TypeError, ValueError
-        Where a cell of X is no finite number, our error, which names its column.
+        Where a cell of X is neither a finite number nor missing nor a category, our
+        error, which names its column.
     """
+    asked = estimator.categorical_features
+    if isinstance(X, (list, tuple)) and not isinstance(asked, (str, type(None))):
+        X = as_objects(name, X)  # numbers beside text stay numbers
     X = open_array(name, X)
-    check_cells(name, X)
+    columns = (
+        categorical_columns(asked, X) if encoder is None else sorted(encoder.levels)
+    )
+    X, coded = with_codes(X, columns)
+    can_miss = not sparse.issparse(X)
+    check_cells(name, X, missing=can_miss)
+    if can_miss:
+        X = without_markers(X)
     try:
-        return validate_data(
-            estimator, X, *y, accept_sparse="csr", dtype=FLOATS, **options
+        X = validate_data(
+            estimator,
+            X,
+            *y,
+            accept_sparse="csr",
+            dtype=FLOATS,
+            ensure_all_finite="allow-nan" if can_miss else True,
+            **options,
         )
     except OverflowError as exc:
         raise too_large(name) from exc
     except ValueError:
-        check_finite(name, columns_of(X))
+        check_finite(name, columns_of(X), missing=can_miss)
         raise
+    return (X[0] if y else X), coded
 
 
 def check_targets(

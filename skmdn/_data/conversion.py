@@ -37,16 +37,16 @@ class Kind(NamedTuple):
 MISSING = Kind(
     "NaN",
     "Replace the missing values, or drop their rows.",
-    "Fill the missing values, for example with an imputer in a Pipeline, or drop "
-    "their rows.",
+    "Fill the missing values, drop their rows, or pass X as a dense array, which can "
+    "have missing values.",
 )
 INFINITE = Kind("infinity", "Replace the infinite values, or drop their rows.")
 TIMES = Kind("dates or times", "Convert them to numbers in a unit of your choice.")
 TEXT = Kind(
     "text",
     "Convert it with astype(float); for labels use a classifier.",
-    "Convert digits with astype(float), and encode categories, for example with a "
-    "OneHotEncoder in a Pipeline.",
+    "Convert digits with astype(float), and categories with astype('category') in a "
+    "data frame, or name their columns in categorical_features.",
 )
 INTERVALS = Kind("intervals", "Replace each one by a number, such as its midpoint.")
 COMPLEX = Kind("complex numbers", "Pass real and imaginary parts as two columns.")
@@ -101,7 +101,7 @@ def as_real(
         check_cells(name, array, missing=missing)
     labels = list(array.columns) if is_frame(array) else None
     if missing:
-        array = _without_markers(array)
+        array = without_markers(array)
     is_pandas = hasattr(type(array), "to_numpy") and hasattr(type(array), "isna")
     with np.errstate(over="ignore"):
         try:
@@ -122,16 +122,35 @@ def as_real(
     return values
 
 
-def _without_markers(array: Any) -> Any:
+def without_markers(array: Any) -> Any:
     """Replace markers of missing values among objects, such as None, by NaN."""
-    dtypes = array.dtypes if is_frame(array) else [getattr(array, "dtype", None)]
-    if not any(getattr(dtype, "kind", "") == "O" for dtype in dtypes):
-        return array
-    cells = np.asarray(array, dtype=object).copy()
+    if not is_frame(array):
+        is_object = getattr(getattr(array, "dtype", None), "kind", "") == "O"
+        return _with_nan(array) if is_object else array
+    for position, (_, column) in enumerate(columns_of(array)):
+        if getattr(column.dtype, "kind", "") == "O":
+            array = with_column(array, position, _with_nan(column))
+    return array
+
+
+def _with_nan(array: Any) -> NDArray[Any]:
+    """Copy an array of objects, with NaN for markers of missing values."""
+    cells = np.array(array, dtype=object)
     for place, cell in np.ndenumerate(cells):
-        if _kind_of(type(cell)) is MISSING:
+        if kind_of(type(cell)) is MISSING:
             cells[place] = np.nan
     return cells
+
+
+def as_objects(name: str, rows: Any) -> NDArray[Any]:
+    """Convert a sequence of rows to an array of objects, (n, n_columns)."""
+    lengths = {np.size(row) for row in rows}
+    if len(lengths) != 1:
+        return np.asarray(open_array(name, rows), dtype=object)
+    table = np.empty((len(rows), lengths.pop()), dtype=object)
+    for place, row in zip(table, rows, strict=True):
+        place[:] = row
+    return table
 
 
 def open_array(name: str, array: Any) -> Any:
@@ -241,13 +260,13 @@ def _refused_cell(values: NDArray[Any], *, missing: bool) -> tuple[Kind, Any] | 
     cells = values.astype(object).ravel().tolist()
     # There are few types: looking at each cell in Python would be slow.
     for cell_type in dict.fromkeys(map(type, cells)):
-        kind = _kind_of(cell_type)
+        kind = kind_of(cell_type)
         if kind is not None and not (missing and kind is MISSING):
             return kind, next(cell for cell in cells if type(cell) is cell_type)
     return None
 
 
-def _kind_of(cell_type: type) -> Kind | None:
+def kind_of(cell_type: type) -> Kind | None:
     """Return the kind of cells of a type; None for real numbers."""
     for kind, types in KINDS_OF_TYPES.items():
         if issubclass(cell_type, types):
@@ -322,6 +341,16 @@ def is_frame(array: Any) -> bool:
     """Return whether an object is a data frame with values, not a lazy one."""
     has_columns = hasattr(type(array), "columns") and hasattr(type(array), "dtypes")
     return has_columns and not hasattr(type(array), "collect")
+
+
+def with_column(frame: Any, position: int, values: NDArray[Any]) -> Any:
+    """Return a frame of pandas or polars with another column."""
+    if hasattr(frame, "isetitem"):
+        frame = frame.copy(deep=False)
+        frame.isetitem(position, values)
+        return frame
+    column = frame.get_columns()[position]
+    return frame.with_columns(type(column)(column.name, values))
 
 
 def columns_of(array: Any) -> Iterable[tuple[Any, Any]]:

@@ -50,6 +50,10 @@ Y_REMEDY = (
     "has a component of little weight there."
 )
 CHECK_UNITS = "Check that they have the units of the rows to fit."
+CHECK_STEPS = (
+    f"{CHECK_UNITS} A pipeline transforms X_val only where it is made with "
+    "Pipeline(..., transform_input=['X_val']): see docs/features.md."
+)
 # With this many rows per distinct value, a density can place spikes on the values.
 ROWS_PER_VALUE = 20
 
@@ -304,16 +308,19 @@ def notices_of_scale(
         One for X and one for y at most; they name the worst column.
     """
     every_row = np.arange(len(rows.y))
-    suffix, remedy = ("_val", CHECK_UNITS) if is_validation else ("", SCALE_AGAIN)
+    suffix, remedies = "", (SCALE_AGAIN, SCALE_AGAIN)
+    if is_validation:
+        suffix, remedies = "_val", (CHECK_STEPS, CHECK_UNITS)
     is_mapped = supports is not None and not supports.is_identity
     of_y = ", mapped as target_support says," if is_mapped else ""
     notices = []
-    for name, values, index, scaling, columns in zip(
+    for name, values, index, scaling, columns, remedy in zip(
         ("X" + suffix, "y" + suffix + of_y),
         (rows.X, rows.y.points),
         (rows.positions, every_row),
         scalings,
         names,
+        remedies,
         strict=True,
     ):
         mean, std, is_outside = _compare(values, rows.weight, index, scaling, ranks)

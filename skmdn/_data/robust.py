@@ -54,7 +54,7 @@ class Spreads(NamedTuple):
 
         Weights belong to the rows of the index.
         """
-        columns = _sampled_columns(X, weight, index, ranks, max_rows)
+        columns = sampled_columns(X, weight, index, ranks, max_rows)
         quantiles = np.array([weighted_quantiles(*c, ALL_LEVELS) for c in columns])
         median, lower, upper = np.split(quantiles, [1, 1 + len(LEVELS)], axis=1)
         with np.errstate(over="ignore"):  # such columns are refused later
@@ -116,7 +116,7 @@ def limits(
 Column = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def _sampled_columns(
+def sampled_columns(
     X: Any,
     weight: NDArray[np.float64],
     index: NDArray[np.intp],

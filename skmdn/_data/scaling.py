@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
 from skmdn._data.robust import MAX_ROWS, Spreads, limits
 from skmdn._data.rows import UniqueRows, as_dense, dense_blocks, orientation
-from skmdn._utils.arrays import to_tensor
 from skmdn.distributed import ALONE, Ranks
 
 # Largest spread of a column whose square, and that of its inverse, cannot overflow.
@@ -28,8 +26,6 @@ REACH = 10.0
 # Ranges are those of n rows times a + b / n: few rows say little of how far new ones
 # lie.
 RANGE_MARGIN = 1.25, 10.0
-# Standard deviations from the mean from which on targets count less in training.
-FAR = 30.0
 
 
 class Tails(NamedTuple):
@@ -193,6 +189,12 @@ class Scaling(NamedTuple):
         state = {"mean": self.mean, "scale": self.scale}
         return state if self.tails is None else state | {"tails": self.tails._asdict()}
 
+    def take(self, columns: Sequence[int]) -> Scaling:
+        """Return the scaling of some columns."""
+        at = list(columns)
+        tails = self.tails and Tails(*(part[at] for part in self.tails))
+        return Scaling(self.mean[at], self.scale[at], tails)
+
     @property
     def knees(self) -> NDArray[np.float64]:
         """Values of each column where its soft tails begin, (2, n_columns)."""
@@ -237,19 +239,6 @@ class Scaling(NamedTuple):
             array = self.tails.soften(array)
         return torch.from_numpy((array - self.mean) / self.scale)
 
-    def transform_rows(
-        self,
-        X: Any,
-        index: NDArray[np.intp],
-        dtype: torch.dtype,
-        device: torch.device | str = "cpu",
-    ) -> Tensor:
-        """Standardise the rows of an index without a float64 copy of all of them."""
-        result = torch.empty(len(index), X.shape[1], dtype=dtype, device=device)
-        for part, block in dense_blocks(X, index):
-            result[part] = self.transform(block).to(device, dtype)
-        return result
-
 
 def _check_reach(name: str, reach: NDArray[np.float64]) -> None:
     """Refuse columns (n_columns,) whose spread, or its inverse, has no square."""
@@ -260,120 +249,3 @@ def _check_reach(name: str, reach: NDArray[np.float64]) -> None:
             f"is not constant, over more than {1 / LARGEST_REACH:.0g} in each "
             f"column, got {worst:.3g}. Change its unit."
         )
-
-
-class LazyMatrix:
-    """Standardised rows of an index of X, computed when they are taken.
-
-    For sparse matrices, of which a dense copy may not fit into memory.
-    """
-
-    def __init__(
-        self,
-        X: Any,
-        index: NDArray[np.intp],
-        scaling: Scaling,
-        dtype: torch.dtype,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.X = X
-        self.index = index
-        self.scaling = scaling
-        self.dtype = dtype
-        self.device = torch.device(device)
-        self.shape = (len(index), X.shape[1])
-
-    def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Take rows as :meth:`torch.Tensor.index_select` does for `dim` 0."""
-        block = as_dense(self.X[self.index[index.cpu().numpy()]])
-        return self.scaling.transform(block).to(self.device, self.dtype)
-
-
-class ViewedMatrix:
-    """Standardised rows with the columns of a view, which differ between folds.
-
-    Its row k n + i is row i of X, with the columns that networks of fold k see.
-
-    Parameters
-    ----------
-    X : Tensor or LazyMatrix of shape (n, n_features)
-    columns : Tensor of shape (n_folds, n, n_columns)
-    """
-
-    def __init__(self, X: Tensor | LazyMatrix, columns: Tensor) -> None:
-        self.X = X
-        self.columns = columns.flatten(0, 1)
-        self.n_rows = columns.shape[1]
-        self.shape = (len(self.columns), X.shape[1] + self.columns.shape[1])
-
-    def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Take rows as :meth:`torch.Tensor.index_select` does for `dim` 0."""
-        X = self.X.index_select(0, index % self.n_rows)
-        columns = self.columns.index_select(0, index).to(X)
-        return torch.cat([X, columns], dim=1)
-
-
-Matrix = Tensor | LazyMatrix | ViewedMatrix
-
-
-class ScaledRows(NamedTuple):
-    """Standardised rows: X (n, n_features) and targets y on a device, weight (n,).
-
-    `y` (n, n_blocks * n_outputs) is what the likelihood takes; see `TargetTransform`.
-    """
-
-    X: Matrix
-    y: Tensor
-    weight: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        rows: UniqueRows,
-        features: Scaling,
-        y: Tensor,
-        dtype: torch.dtype,
-        device: torch.device | str = "cpu",
-    ) -> ScaledRows:
-        """Standardise rows on a device; weights stay on the CPU in float64."""
-        X = (
-            LazyMatrix(rows.X, rows.positions, features, dtype, device)
-            if sparse.issparse(rows.X)
-            else features.transform_rows(rows.X, rows.positions, dtype, device)
-        )
-        points = y[:, : rows.y.n_outputs].numpy()
-        weight = bounded_weight(points, rows.weight)
-        return cls(X, y.to(device, dtype), to_tensor(weight))
-
-
-def bounded_weight(
-    y: NDArray[np.float64], weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return weights (n,) under which no standardised y (n, d) dominates a fit.
-
-    The squared distance of a row further out than `FAR` counts as that of a row at
-    `FAR`, and its pull on the mean falls with its distance. A component can still lie
-    there, of little weight. Other rows keep their weight, bit for bit.
-    """
-    distance = np.abs(y).max(axis=1, initial=FAR)
-    bounded: NDArray[np.float64] = weight * (FAR / distance) ** 2
-    return bounded
-
-
-def take_rows(source: Matrix, index: Tensor, fold: Tensor | None = None) -> Tensor:
-    """Take the rows of a matrix of indices, (n_lists, n, n_columns).
-
-    Parameters
-    ----------
-    source : Tensor, LazyMatrix or ViewedMatrix
-    index : Tensor of shape (n_lists, n)
-    fold : Tensor of shape (n_lists,), default=None
-        Fold of the networks that use a list, for a source with the columns of a view.
-    """
-    if isinstance(source, ViewedMatrix):
-        assert fold is not None  # every fold sees other columns
-        index = index + source.n_rows * fold[:, None]
-    # Several times faster than indexing with a matrix.
-    taken: Tensor = source.index_select(0, index.flatten())
-    result: Tensor = taken.unflatten(0, index.shape)
-    return result

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from skmdn._data.censored import known_ends
 from skmdn._data.folds import MAX_FOLDS, RowLists, every_row, folds_of, without_next
+from skmdn._data.matrices import Matrix, ScaledRows, ViewedMatrix
 from skmdn._data.notices import FEW_ROWS, effective_rows, is_outlier
 from skmdn._data.rows import Rows, UniqueRows
-from skmdn._data.scaling import Matrix, ScaledRows, ViewedMatrix
 from skmdn._data.views import View
 from skmdn._data.views.rows import NormalScores, ViewRows
 from skmdn._fit.prepare import FitData
@@ -64,7 +64,11 @@ class StackBuilder:
         Folds that a member holds out, beginning at its own.
     training_generator : torch.Generator
         Source of batches and dropout masks.
+    view_columns : ViewColumns
+        Set by `first_stacks`.
     """
+
+    view_columns: ViewColumns
 
     def __init__(
         self,
@@ -83,7 +87,7 @@ class StackBuilder:
                 draw_seed(copied), stream=data.ranks.rank, device=data.device
             )
         self.rows = self._scaled(data.rows)
-        scalings = data.features, data.target.scaling
+        scalings = data.features.scaling, data.target.scaling
         self.is_outlier = is_outlier(data.rows, scalings, data.ranks)
         self.n_folds = 1 if folds is None else len(folds[1].rows)
         self.held_out = self._held_out_rows()
@@ -106,7 +110,6 @@ class StackBuilder:
         # Networks that go on after a choice were trained on all folds but one.
         is_choice = data.start is None and len(self.kinds) > 1 and self.n_folds > 2
         self.n_held_out = 2 if is_choice else 1
-        self.view_columns = self._fit_views()
 
     def _fit_views(self) -> ViewColumns:
         """Fit the views of the kinds, or those of the networks to continue."""
@@ -163,8 +166,8 @@ class StackBuilder:
     # -- stacks ------------------------------------------------------------------
 
     def first_stacks(self) -> list[Stack]:
-        """Build the networks to continue, or those of all kinds."""
-        data = self.data
+        """Fit the views, and build the networks to continue, or those of all kinds."""
+        data, self.view_columns = self.data, self._fit_views()
         if data.start is not None:
             start = data.start
             parts = zip(start.pool, start.sizes, start.views_of, strict=True)

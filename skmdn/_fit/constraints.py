@@ -30,6 +30,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "activation": [StrOptions(set(ACTIVATIONS))],
     "dropout": [Interval(Real, 0, 1, closed="left")],
     "network": [callable, None],
+    "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     "target_support": ["array-like", dict, None],
     "target_resolution": [
         StrOptions({"auto"}),

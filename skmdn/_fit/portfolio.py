@@ -21,6 +21,7 @@ from skmdn._fit.pooling import (
     weights_of_kinds,
 )
 from skmdn._fit.prepare import FitData
+from skmdn._fit.progress import Progress
 from skmdn._training.pooling import apportion, stack_weights
 from skmdn._training.stack import Contender, Stack
 
@@ -45,6 +46,8 @@ class Portfolio:
         Rows to train on and to hold out, for each fold.
     generator : torch.Generator
         Source of initial networks, batches and dropout masks.
+    progress : Progress
+        Told which kinds take part.
 
     Attributes
     ----------
@@ -61,6 +64,7 @@ class Portfolio:
         data: FitData,
         folds: tuple[RowLists, RowLists] | None,
         generator: torch.Generator,
+        progress: Progress,
     ) -> None:
         self.data = data
         self.builder = StackBuilder(data, folds, generator)
@@ -68,6 +72,10 @@ class Portfolio:
         self.cost = TRAINING_COST / self.builder.n_effective
         self.is_narrow = len(self.builder.kinds) == 1 or data.start is not None
         self.scores: dict[str, float] = {}
+        kinds = [*self.builder.kinds]
+        if data.start is not None:
+            kinds = [kind for sizes in data.start.sizes for kind in sizes]
+        progress.begin(kinds, is_choice=not self.is_narrow)
         self.stacks = self.builder.first_stacks()
         densities = (item.log_density for item in self.contenders)
         self.score = self._stacked_score([x for x in densities if x is not None])

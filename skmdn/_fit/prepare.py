@@ -12,9 +12,9 @@ import torch
 from scipy import sparse
 
 from skmdn._data.checks import FEATURE_ATTRIBUTES, CheckedRows, as_widths
+from skmdn._data.feature_transform import FeatureTransform
 from skmdn._data.outputs import Outputs
 from skmdn._data.rows import Rows, UniqueRows, merge_rows
-from skmdn._data.scaling import Scaling
 from skmdn._data.target_transform import TargetTransform
 from skmdn._model import ConditionalModel
 from skmdn._training.auto import TrainingSettings, auto_n_components, auto_networks
@@ -41,7 +41,8 @@ def fitting() -> Iterator[Ranks]:
 class FitData:
     """Everything that determines a fit except its seed; see `prepare`.
 
-    `offset` is the mean of `TargetTransform.offset` over the rows to train on.
+    `offset` is the mean of `TargetTransform.offset` over the rows to train on, and
+    `n_given` the number of rows that were given, equal ones included, on all ranks.
     """
 
     params: Mapping[str, Any]
@@ -49,10 +50,13 @@ class FitData:
     structure: Mapping[str, Any]
     kinds: Mapping[str, Kind]
     n_members: int
+    is_piece: bool
     given: Rows
+    n_given: int
+    has_intervals: bool
     rows: UniqueRows
     validation: Rows | None
-    features: Scaling
+    features: FeatureTransform
     target: TargetTransform
     offset: float
     outputs: Outputs
@@ -107,7 +111,7 @@ def prepare(
     _check_agreement(checked, validation is not None, params, start, ranks, callbacks)
     given, outputs = checked.rows.rescaled(ranks), checked.fitted.outputs
     rows = merge_rows(given)
-    n_rows = int(ranks.sum(len(rows.y)))
+    n_rows, n_given = map(int, ranks.sum([len(rows.y), len(given.y)]))
     target = _target_transform(checked, rows, start, ranks)
     rows = rows._replace(y=target.with_points(rows.y))
     if validation is not None:
@@ -116,11 +120,10 @@ def prepare(
     settings = TrainingSettings.resolve(params, n_rows)
     sizes = _sizes(params, n_rows, outputs.size, start)
     n_members = int(sizes.pop("n_estimators"))
+    features = _feature_transform(checked, rows, start, ranks)
     largest = _largest_scale(target, rows, start, ranks)
-    structure = _network_structure(given, outputs, largest, {**params, **sizes})
-    can_view = not (is_piece or ranks.size > 1 or sparse.issparse(given.X))
-    # A view of targets that are not known would be one of what stands for them.
-    can_view &= rows.y.is_observed is None and not checked.has_intervals
+    structure = _network_structure(features, outputs, largest, {**params, **sizes})
+    can_view = not is_piece and _can_view(checked, ranks)
     if start is not None:
         _check_views(start, can_view=can_view)
         _check_structure(structure, n_members, params["embedding"], start)
@@ -128,7 +131,7 @@ def prepare(
     kinds = competing_kinds(
         params,
         n_rows,
-        given.X.shape[1],
+        features.width,
         n_members,
         can_choose=is_compared and settings.max_iter >= FEWEST_EPOCHS_OF_CHOICE,
         can_view=can_view,
@@ -139,10 +142,13 @@ def prepare(
         structure,
         kinds,
         n_members,
+        is_piece,
         given,
+        n_given,
+        checked.has_intervals,
         rows,
         validation,
-        Scaling.fit_features(rows, ranks) if start is None else start.features,
+        features,
         target,
         target.mean_offset(rows.y, rows.weight, ranks),
         outputs,
@@ -151,6 +157,24 @@ def prepare(
         resolve_device(params["device"], fitting=True),
         ranks,
     )
+
+
+def _can_view(checked: CheckedRows, ranks: Ranks) -> bool:
+    """Whether rows can have views of each other."""
+    rows = checked.rows
+    if ranks.size > 1 or sparse.issparse(rows.X):
+        return False
+    # A view of targets that are not known would be one of what stands for them.
+    return rows.y.is_observed is None and not checked.has_intervals
+
+
+def _feature_transform(
+    checked: CheckedRows, rows: UniqueRows, start: ConditionalModel | None, ranks: Ranks
+) -> FeatureTransform:
+    """Fit the transform of the features, or return that of the networks to continue."""
+    if start is not None:
+        return start.features
+    return FeatureTransform.fit(checked.fitted.encoder, rows, ranks)
 
 
 def _target_transform(
@@ -199,14 +223,15 @@ def _sizes(
 
 
 def _network_structure(
-    given: Rows,
+    features: FeatureTransform,
     outputs: Outputs,
     largest_scale: float,
     params: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the arguments that the networks of all kinds share, as builtins."""
     return {
-        "n_features": given.X.shape[1],
+        "n_features": features.width,
+        "n_indicators": features.n_indicators,
         "n_outputs": outputs.size,
         "n_components": int(params["n_components"]),
         "covariance_type": params["covariance_type"],
@@ -243,7 +268,7 @@ def _check_structure(
     embedding: str | None,
     start: ConditionalModel,
 ) -> None:
-    n_features = len(start.features.mean)  # without the columns of a view
+    n_features = start.features.width  # without the columns of a view
     structures = [
         network.arguments | {"n_features": n_features} for network in start.pool
     ]

@@ -7,12 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 from skmdn._fit.session import FitSession, epoch_task
-from skmdn._model import pack_state, unpack_state
+from skmdn._stored import pack_state, unpack_state
 
 # Fitted state that not every fit publishes.
 OPTIONAL_STATE = (
     *("feature_names_in_", "output_names_", "_optimizer_state", "portfolio_scores_"),
     *("validation_scores_", "best_validation_score_", "oof_log_density_", "oof_score_"),
+    "_out_of_fold",
 )
 
 

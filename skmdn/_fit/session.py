@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from skmdn._conformal import HeldOutScores
 from skmdn._data.checks import weighted_mean
 from skmdn._data.folds import MAX_FOLDS, RowLists, TooFewRowsError, hold_out
 from skmdn._data.notices import (
@@ -27,6 +28,8 @@ from skmdn._fit.building import as_unique
 from skmdn._fit.pooling import PooledNetworks
 from skmdn._fit.portfolio import Portfolio
 from skmdn._fit.prepare import FitData
+from skmdn._fit.progress import Progress
+from skmdn._held_out import HeldOut, OutOfFold, digest_of_rows
 from skmdn._model import ConditionalModel
 from skmdn._training.loop import MOST_ROLLBACKS, ROLLBACK_RATE
 from skmdn._training.optimizer import LEARNING_RATES
@@ -42,13 +45,6 @@ class History:
     losses: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
 
-    def last_line(self, n_epochs: int) -> str:
-        """Describe the last of n epochs in one line."""
-        line = f"Iteration {n_epochs}, loss = {self.losses[-1]:.6f}"
-        if self.scores:
-            line += f", validation score = {self.scores[-1]:.6f}"
-        return line
-
 
 @dataclass(frozen=True)
 class FitResult:
@@ -59,8 +55,7 @@ class FitResult:
     losses: list[float]
     scores: list[float]
     best_score: float
-    oof_log_density: NDArray[np.float64] | None
-    oof_score: float | None
+    out_of_fold: dict[str, Any]
     portfolio_scores: dict[str, float]
     optimizer_state: dict[str, NDArray[Any]]
     notices: list[Notice]
@@ -82,10 +77,7 @@ class FitResult:
             attributes["validation_scores_"] = np.array(self.scores)
             attributes["best_validation_score_"] = self.best_score
             attributes["portfolio_scores_"] = self.portfolio_scores
-        if self.oof_log_density is not None:
-            attributes["oof_log_density_"] = self.oof_log_density
-            attributes["oof_score_"] = self.oof_score
-        return attributes | self.model.attributes()
+        return attributes | self.out_of_fold | self.model.attributes()
 
 
 class FitSession:
@@ -116,6 +108,7 @@ class FitSession:
         optimizer_state: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         self.data = data
+        self.progress = Progress(data)
         self._earlier_losses = list(losses)
         self._reset(int(data.ranks.broadcast(make_seed(random_state))))
         if optimizer_state is not None:
@@ -129,7 +122,7 @@ class FitSession:
         # A continued fit draws the same folds again: the same rows remain held out.
         generator = make_generator(seed, stream=len(self._earlier_losses))
         self.folds = self._draw_folds(generator)
-        self.portfolio = Portfolio(data, self.folds, generator)
+        self.portfolio = Portfolio(data, self.folds, generator, self.progress)
         self.history = History()
         self.is_stopped = self.has_diverged = False
 
@@ -144,7 +137,7 @@ class FitSession:
             floor = data.params["reg_covar"]
             notices += notices_of_ties(rows.y, data.target, floor, ranks)
             notices += notices_of_unobserved(data.given.y, ranks)
-        scalings = data.features, data.target.scaling
+        scalings = data.features.scaling, data.target.scaling
         supports = data.target.recording.supports
         names = data.feature_names, data.outputs.names
         if data.start is None:
@@ -189,11 +182,6 @@ class FitSession:
         return len(self._earlier_losses) + len(self.history.losses)
 
     @property
-    def is_speaking(self) -> bool:
-        """Whether this process prints its progress."""
-        return self.data.settings.verbose and self.data.ranks.rank == 0
-
-    @property
     def is_over(self) -> bool:
         is_last = self.n_epochs >= self.data.settings.max_iter
         return self.is_stopped or is_last or self.portfolio.is_over
@@ -204,8 +192,7 @@ class FitSession:
         If the networks diverge, the session is stopped at the weights before.
         """
         portfolio = self.portfolio
-        if self.is_speaking and not self.history.losses and not portfolio.is_narrow:
-            print(f"Kinds that compete: {', '.join(portfolio.builder.kinds)}")
+        self.progress.begin_epoch()
         losses, sizes = [], []
         for stack in portfolio.active:
             take_share(stack.loop.work)
@@ -221,15 +208,14 @@ class FitSession:
             self.notices.append(_divergence())
             return
         loss = float(np.average(losses, weights=sizes))
-        self.history.losses.append(loss - self.data.offset)
+        history = self.history
+        history.losses.append(loss - self.data.offset)
         score = portfolio.update(self.n_epochs, -loss)
         if portfolio.held_out is not None:
-            self.history.scores.append(portfolio.in_unit_of_y(score))
-        if self.is_speaking:
-            print(self.history.last_line(self.n_epochs))
-        report = portfolio.choose(self.n_epochs)
-        if self.is_speaking and report:
-            print(report)
+            history.scores.append(portfolio.in_unit_of_y(score))
+        scored = history.scores[-1] if history.scores else None
+        self.progress.end_epoch(self.n_epochs, history.losses[-1], scored)
+        self.progress.report_choice(portfolio.choose(self.n_epochs))
 
     def stop(self) -> None:
         """Run no further epoch."""
@@ -258,35 +244,33 @@ class FitSession:
             optimizer_state |= stack.loop.optimizer.state.to_arrays(f"{number}.")
         pooled = portfolio.pooled()
         model = self._model(pooled)
-        model.pool.calibrate_(pooled.of_fold)
-        held_out_log_prob = None
-        if self.folds is not None and len(self.folds[1].rows) > 1:
-            n_held_out = portfolio.builder.n_held_out
-            columns = {
-                parts: portfolio.builder.view_columns.of_rows(parts, n_held_out)
-                for parts in {*pooled.views} - {()}
-            }
-            held_out_log_prob = model.held_out_log_prob(
-                self.data.rows, self.folds[1], columns
-            )
-        changes = zip(pooled.of_all, pooled.of_fold, strict=True)
-        model.pool.calibrate_([after.after(first) for after, first in changes])
-        log_density, score = self._out_of_fold(model, held_out_log_prob)
+        model.pool.calibrate_(pooled.of_all)
+        out_of_fold = self._out_of_fold(model, pooled)
         scores = portfolio.scores | pooled.scores
+        best_score = portfolio.in_unit_of_y(pooled.score)
         if not self.is_stopped:
             self._note_unfinished()
+        self._report(model, out_of_fold.get("oof_score_"), best_score)
         return FitResult(
             model,
             self.seed,
             [*self._earlier_losses, *self.history.losses],
             self.history.scores,
-            portfolio.in_unit_of_y(pooled.score),
-            log_density,
-            score,
+            best_score,
+            out_of_fold,
             {k: portfolio.in_unit_of_y(v) for k, v in scores.items()},
             optimizer_state,
             self.notices,
         )
+
+    def _report(
+        self, model: ConditionalModel, oof_score: float | None, best_score: float
+    ) -> None:
+        """Print what was kept, with the most honest score that there is."""
+        score, name = oof_score, "out-of-fold score"
+        if score is None and self.portfolio.held_out is not None:
+            score, name = best_score, "held-out score"
+        self.progress.end(model.weights(), score, name)
 
     def _model(self, pooled: PooledNetworks) -> ConditionalModel:
         """Move trained networks to the CPU in float64."""
@@ -305,21 +289,63 @@ class FitSession:
         )
 
     def _out_of_fold(
-        self, model: ConditionalModel, held_out_log_prob: NDArray[np.float64] | None
-    ) -> tuple[NDArray[np.float64] | None, float | None]:
-        """Return the out-of-fold log-density of each given row, and their mean."""
-        if held_out_log_prob is None:
-            return None, None
-        given, group, ranks = self.data.given, self.data.rows.group, self.data.ranks
-        log_density = held_out_log_prob[group]
-        is_unused = group < 0  # rows of weight zero trained no network
+        self, model: ConditionalModel, pooled: PooledNetworks
+    ) -> dict[str, Any]:
+        """Evaluate each row by the networks that held it out, if there are folds.
+
+        Returns
+        -------
+        attributes : dict
+            Of an estimator.
+        """
+        if self.folds is None or len(self.folds[1].rows) == 1:
+            return {}
+        data, ranks = self.data, self.data.ranks
+        rows, given = data.rows, data.given
+        held_out = self._held_out(pooled)
+        recalibrated = held_out.recalibrated(model)
+        of_unique = held_out.log_prob(recalibrated, rows.X, rows.y, rows.positions)
+        log_density = of_unique[rows.group]
+        is_unused = rows.group < 0  # rows of weight zero trained no network
         if is_unused.any():
             log_density[is_unused] = model.log_prob(
                 given.X[is_unused], given.y[is_unused]
             )
         share = given.weight.sum() / float(ranks.sum(given.weight.sum()))
         score = ranks.sum(share * weighted_mean(log_density, given.weight))
-        return log_density, float(score)
+        scores = None
+        if data.outputs.size == 1 and not data.has_intervals:
+            points = rows.y.points
+            levels = held_out.levels(recalibrated, rows.X, points, rows.positions)
+            scores = HeldOutScores.of(levels, held_out.fold, rows.weight, rows.codes)
+        of_given = held_out.of_rows(rows.group)
+        return {
+            "oof_log_density_": log_density,
+            "oof_score_": float(score),
+            "_out_of_fold": OutOfFold(of_given, digest_of_rows(given.X), scores),
+        }
+
+    def _held_out(self, pooled: PooledNetworks) -> HeldOut:
+        """Describe which networks held out each unique row, and what they see of it."""
+        assert self.folds is not None
+        index, counts = self.folds[1]
+        fold = np.zeros(len(self.data.rows.y), dtype=np.int8)
+        for number, (of_fold, is_row) in enumerate(zip(index, counts, strict=True)):
+            fold[of_fold[is_row].numpy()] = number
+        builder, every_row = self.portfolio.builder, np.arange(len(fold))
+        columns = {
+            parts: builder.view_columns.of_rows(parts, builder.n_held_out)[
+                fold, every_row
+            ]
+            for parts in {*pooled.views} - {()}
+        }
+        changes = zip(pooled.of_fold, pooled.of_all, strict=True)
+        return HeldOut(
+            fold,
+            len(index),
+            {parts: values.float().numpy() for parts, values in columns.items()},
+            np.array([of_fold.after(of_all) for of_fold, of_all in changes]),
+        )
 
     def _note_unfinished(self) -> None:
         """Note a constant learning rate that was still making progress at the end.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from skmdn._data.scaling import Matrix
+from skmdn._data.matrices import Matrix
 from skmdn._data.views import VIEWS, View, columns_of
 from skmdn._data.views.rows import NormalScores, ViewRows
 

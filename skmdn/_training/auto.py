@@ -50,7 +50,7 @@ class TrainingSettings:
     tol: float
     n_iter_no_change: int
     max_grad_norm: float | None
-    verbose: bool
+    verbose: bool | int
     n_epochs_of_halving: int
     n_epochs_of_choice: int
     n_epochs_per_score: int

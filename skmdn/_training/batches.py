@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skmdn._data.folds import RowLists, evenly
-from skmdn._data.scaling import Matrix, ScaledRows, take_rows
+from skmdn._data.matrices import Matrix, ScaledRows, take_rows
 from skmdn.distributed import ALONE, Ranks
 
 # Numbers gathered ahead of the steps, for all networks together.

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from skmdn._data.scaling import take_rows
+from skmdn._data.matrices import take_rows
 from skmdn._training.batches import ListedRows
 from skmdn.nn.network import MixtureDensityNetwork
 from skmdn.nn.terms import Terms

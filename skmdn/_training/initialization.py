@@ -13,8 +13,9 @@ from torch import Tensor
 
 from skmdn._data.censored import PRIOR_VARIANCE, fit_censored
 from skmdn._data.folds import RowLists, evenly
+from skmdn._data.matrices import ScaledRows, bounded_weight
 from skmdn._data.robust import weighted_quantiles
-from skmdn._data.scaling import RANGE_MARGIN, ScaledRows, bounded_weight
+from skmdn._data.scaling import RANGE_MARGIN
 from skmdn._utils.threads import openmp_limits
 from skmdn.distributed import ALONE, Ranks
 from skmdn.nn.embeddings import Bins

@@ -144,9 +144,14 @@ def make_generator(
     return torch.Generator(device=device).manual_seed(int(state) >> 1)
 
 
+def rows_per_chunk(bytes_per_row: int, mebibytes: float = CACHE_MEBIBYTES) -> int:
+    """Return how many rows, one at least, fit the cache and another bound."""
+    budget = min(mebibytes, CACHE_MEBIBYTES) * MEBIBYTE
+    return max(1, int(budget // max(1, bytes_per_row)))
+
+
 def row_chunks(n_rows: int, bytes_per_row: int) -> Iterator[slice]:
     """Cut rows into slices that fit the cache and scikit-learn's `working_memory`."""
-    budget = min(get_config()["working_memory"], CACHE_MEBIBYTES) * MEBIBYTE
-    size = max(1, int(budget // max(1, bytes_per_row)))
+    size = rows_per_chunk(bytes_per_row, get_config()["working_memory"])
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))

@@ -52,7 +52,7 @@ class PeriodicEmbedding(nn.Module):
     s, so that a row far outside is treated as one at the edge.
 
     Shape: (n_members, n, n_features) -> (n_members, n, n_outputs), with `n_outputs`
-    equal to n_features times (1 + number of frequencies).
+    equal to n_features plus the number of frequencies for each one with cosines.
 
     Parameters
     ----------
@@ -62,6 +62,9 @@ class PeriodicEmbedding(nn.Module):
         standardised feature; one for each member, or one for all.
     saturation : float, default=3.5
         Bound of the squashed features, in standard deviations.
+    n_indicators : int, default=0
+        First features, which get no cosines: all functions of zeros and ones are
+        linear.
     generator : torch.Generator
         Source of the initial frequencies and phases, on the CPU.
 
@@ -88,12 +91,14 @@ class PeriodicEmbedding(nn.Module):
         n_features: int,
         frequency_scale: float | Sequence[float] = 0.3,
         saturation: float = SATURATION,
+        n_indicators: int = 0,
         *,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.saturation = saturation
-        n_angles = n_features * N_FREQUENCIES
+        self.n_indicators = n_indicators
+        n_angles = (n_features - n_indicators) * N_FREQUENCIES
         self.n_outputs = n_features + n_angles
         shape = (n_members, 1, n_angles)
         options: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
@@ -121,7 +126,8 @@ class PeriodicEmbedding(nn.Module):
     def angles(self, x: Tensor) -> Tensor:
         """Return the arguments of the cosines for squashed features."""
         frequencies: Tensor = self.frequencies.unflatten(-1, (N_FREQUENCIES, -1))
-        return (x[..., None, :] * frequencies).flatten(-2) + self.phases
+        numbers = x[..., None, self.n_indicators :]
+        return (numbers * frequencies).flatten(-2) + self.phases
 
     def by_hand(self, n_rows: int) -> PeriodicPass:
         """Return a hand-written forward and backward pass, as `HandDifferentiated`."""
@@ -150,7 +156,8 @@ class PeriodicPass:
         """Write the gradient of cos(f x + phase) with respect to f and the phase."""
         slope = self.angles.sin_().mul_(gradient[..., self.n_features :]).neg_()
         torch.sum(slope, dim=1, keepdim=True, out=self.embedding.phases.grad)
-        slope.unflatten(-1, (-1, self.n_features)).mul_(self.x[..., None, :])
+        numbers = self.x[..., None, self.embedding.n_indicators :]
+        slope.unflatten(-1, (-1, numbers.shape[-1])).mul_(numbers)
         torch.sum(slope, dim=1, keepdim=True, out=self.embedding.frequencies.grad)
 
 

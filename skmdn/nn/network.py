@@ -56,6 +56,8 @@ class MixtureDensityNetwork(nn.Module):
         Initial frequencies of the periodic embedding, of all members or of each.
     saturation : float, default=3.5
         Bound of the features in the periodic embedding, in standard deviations.
+    n_indicators : int, default=0
+        First features, which are zeros and ones and get no cosines.
     n_bins : int, default=0
         Intervals of the bins of all features together.
     has_skip : bool, default=False
@@ -122,6 +124,7 @@ class MixtureDensityNetwork(nn.Module):
         embedding: str | None = "periodic",
         frequency_scale: float | Sequence[float] = 0.3,
         saturation: float = SATURATION,
+        n_indicators: int = 0,
         n_bins: int = 0,
         has_skip: bool = False,
         has_range: bool = False,
@@ -143,6 +146,7 @@ class MixtureDensityNetwork(nn.Module):
             "rank": rank,
             "embedding": embedding,
             "saturation": saturation,
+            "n_indicators": n_indicators,
             "n_bins": n_bins,
             "has_skip": has_skip,
             "has_range": has_range,
@@ -158,17 +162,25 @@ class MixtureDensityNetwork(nn.Module):
         self.n_members = n_members
         self.activation = activation
         self.dropout = dropout
+        self.has_skip, self.has_range = has_skip, has_range
+        self._build_layers(frequency_scale, generator)
+        self._build_buffers()
+
+    def _build_layers(
+        self, frequency_scale: float | Sequence[float], generator: torch.Generator
+    ) -> None:
+        """Build the modules from the features to the head."""
         self.backbones: Backbones | None = None
         self.embedding: nn.Module | None = None
-        width = self._build_first(frequency_scale, generator)
-        widths = [width, *(() if self.backbones is not None else hidden_layer_sizes)]
+        widths = [self._build_first(frequency_scale, generator)]
+        if self.backbones is None:
+            widths += self.arguments["hidden_layer_sizes"]
+        options: dict[str, Any] = {"gain": math.sqrt(2), "generator": generator}
         self.hidden = nn.ModuleList(
-            MemberLinear(n_members, n_in, n_out, gain=math.sqrt(2), generator=generator)
+            MemberLinear(self.n_members, n_in, n_out, **options)
             for n_in, n_out in pairwise(widths)
         )
         self.head = self._build_head(widths[-1], generator)
-        self.has_skip, self.has_range = has_skip, has_range
-        self._build_buffers()
         self._count_floats(max(widths))
 
     def _build_head(self, width: int, generator: torch.Generator) -> MixtureHead:
@@ -224,6 +236,7 @@ class MixtureDensityNetwork(nn.Module):
             n_bins=arguments["n_bins"],
             frequency_scale=frequency_scale,
             saturation=arguments["saturation"],
+            n_indicators=arguments["n_indicators"],
             generator=generator,
         )
         width: Any = self.embedding.n_outputs

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skmdn._composite import find_regressor
 from skmdn.plot._axes import DATA_COLOR, MODEL_COLOR, REFERENCE_COLOR, get_axes
 
 
@@ -46,12 +47,12 @@ class LossCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None) -> LossCurveDisplay:
-        """Draw the loss curves of a fitted `MDNRegressor`.
+        """Draw the loss curves of a fit.
 
         Parameters
         ----------
-        estimator : MDNRegressor
-            Fitted.
+        estimator : estimator
+            Fitted; any that `skmdn.predict_density` accepts.
         ax : matplotlib Axes, default=None
             Axes to draw in; those of a new figure by default.
 
@@ -59,9 +60,10 @@ class LossCurveDisplay:
         -------
         display : LossCurveDisplay
         """
-        scores = getattr(estimator, "validation_scores_", None)
+        regressor, _ = find_regressor(estimator)
+        scores = getattr(regressor, "validation_scores_", None)
         validation = None if scores is None else -scores
-        return cls(estimator.loss_curve_, validation).plot(ax=ax)
+        return cls(regressor.loss_curve_, validation).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> LossCurveDisplay:
         """Draw the curves, and mark the epoch whose weights were kept.

@@ -107,11 +107,19 @@ CALLS = {
 PLAIN = {"X": X, "X_val": X, "y": Y, "y_val": Y}
 
 
-# Of several outputs, some may be missing.
+# Of features and of several outputs, some may be missing.
 MISSING = (
     *("NaN", "None", "pandas' NA", "NaN in a frame", "polars nulls"),
     *("nullable integers", "NA among objects"),
 )
+# Features may be categories.
+CATEGORIES = "binned numbers", "categories of text"
+ACCEPTED = {
+    "y": MISSING,
+    "y_val": MISSING,
+    "X": (*MISSING, *CATEGORIES),
+    "X_val": (*MISSING, *CATEGORIES),
+}
 
 
 def fitted_to_frames():
@@ -167,7 +175,7 @@ def test_the_only_output_must_be_known(y):
         (name, kind)
         for name in CALLS
         for kind in REFUSED | REFUSED_FRAMES
-        if not (name in ("y", "y_val") and kind in MISSING)
+        if kind not in ACCEPTED.get(name, ())
     ],
 )
 def test_what_is_not_a_number_is_refused_by_name_column_and_remedy(name, kind):

@@ -16,7 +16,7 @@ from skmdn._fit import building, pooling
 from skmdn._fit import prepare as prepare_module
 from skmdn._fit import session as session_module
 from skmdn._fit.portfolio import Portfolio
-from skmdn._model import ConditionalModel
+from skmdn._held_out import HeldOut
 from skmdn._training.loop import TrainingLoop
 from skmdn._training.stack import Contender
 from skmdn.callbacks import Checkpoint
@@ -100,7 +100,7 @@ BAD_INPUT = {
 # Functions that fail within a fit, for lack of memory, say.
 STAGES = {
     "merging": (prepare_module, "merge_rows"),
-    "scaling": (prepare_module.Scaling, "fit_targets"),
+    "scaling": (prepare_module.FeatureTransform, "fit"),
     "folds": (session_module, "hold_out"),
     "initialization": (building, "unconditional_mixtures"),
     "linear models": (building.LinearModels, "fit"),
@@ -109,7 +109,7 @@ STAGES = {
     "an epoch": (TrainingLoop, "run_epoch"),
     "choice": (Portfolio, "narrow"),
     "calibration": (pooling, "calibrate"),
-    "out-of-fold scores": (ConditionalModel, "held_out_log_prob"),
+    "out-of-fold scores": (HeldOut, "log_prob"),
     "publishing": (session_module.FitResult, "attributes"),
 }
 CALLBACKS = {

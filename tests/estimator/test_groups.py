@@ -358,6 +358,21 @@ def test_out_of_fold_scores_are_those_of_new_groups():
     assert np.mean(gains) > 4
 
 
+def test_intervals_cover_rows_of_new_groups():
+    X, y, group = subjects(150, 6, seed=0)
+    X_new, y_new, _ = subjects(3000, 1, seed=1)
+    mdn = helpers.quick(n_estimators=8, hidden_layer_sizes=(64, 64), max_iter=40)
+
+    def coverage():
+        lower, upper = mdn.predict_interval(X_new, 0.9).T
+        return ((lower <= y_new) & (y_new <= upper)).mean()
+
+    mdn.fit(X, y, groups=group)
+    assert abs(coverage() - 0.9) < 0.05
+    mdn.fit(X, y)
+    assert coverage() < 0.6
+
+
 def test_a_continued_fit_holds_out_the_same_groups():
     mdn = quick(warm_start=True, max_iter=1).fit(X, Y, groups=LABELS)
     seen = []

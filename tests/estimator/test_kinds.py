@@ -190,8 +190,10 @@ def test_scores_are_in_nats_of_the_unit_of_y(mdn):
 def test_verbose_prints_what_was_kept(capsys, mdn):
     verbose = two_kinds(verbose=True).fit(X, Y)
     lines = capsys.readouterr().out.splitlines()
-    first, line = [line for line in lines if not line.startswith("Iteration")]
-    assert first == f"Kinds that compete: {', '.join(mdn.portfolio_scores_)}"
+    first, line, last = [line for line in lines if not line.startswith("Epoch")]
+    assert first.endswith(f"; kinds that compete: {', '.join(mdn.portfolio_scores_)}")
+    for kind, weight in mdn.portfolio_weights_.items():
+        assert f"{kind} (weight {weight:.2f})" in last
     for kind in mdn.portfolio_scores_:
         (size,) = [part[kind] for part in mdn._model.sizes if kind in part]
         assert f"{kind} " in line

@@ -17,7 +17,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skmdn import MDNRegressor, _model
+from skmdn import MDNRegressor, _stored
 from skmdn._utils import persistence as _persistence
 from skmdn._utils.persistence import STATE_VERSION, digest
 from skmdn.datasets import make_rotating_gaussians
@@ -154,12 +154,13 @@ def test_models_stored_by_earlier_releases_open(values, kind):
 
 def test_views_of_form_4_are_parts_now():
     """Its networks have one view, or none."""
-    model = {"structures": [{}, {}], "target": {"mean": [0.0], "scale": [-1.0]}}
+    scaling = {"mean": [0.0], "scale": [-1.0]}
+    model = {"structures": [{}, {}], "target": scaling, "features": scaling}
     old = model | {"views": {"kriging": 1}, "views_of": ["kriging", None]}
-    new = _model._with_target_transform({"_model": old})["_model"]
+    new = _stored._with_transforms({"_model": old})["_model"]
     assert new["views"] == {"kriging": 1}
     assert new["views_of"] == [("kriging",), ()]
-    plain = _model._with_target_transform({"_model": model})["_model"]
+    plain = _stored._with_transforms({"_model": model})["_model"]
     assert (plain["views"], plain["views_of"]) == ({}, [(), ()])
 
 

@@ -143,6 +143,21 @@ def test_frames_are_fitted_as_arrays(client):
     assert_allclose(twin.oof_score_, mdn.oof_score_, atol=0.3)
 
 
+def test_categories_are_those_of_all_workers(client):
+    names = np.array(["red", "green", "blue"])[np.arange(200) // 67]
+    holes = np.where(np.arange(200) % 9 == 0, np.nan, X[:, 0])
+    table = pd.DataFrame({"a": holes, "colour": pd.Categorical(names)})
+    lazy = dd.from_pandas(table, npartitions=4).map_partitions(
+        lambda part: part.assign(colour=part.colour.cat.remove_unused_categories())
+    )
+    targets = dd.from_pandas(pd.DataFrame(Y), npartitions=4)
+    ours = dask.fit(quick(), lazy, targets, client)
+    alone = quick().fit(table, pd.DataFrame(Y))
+    assert ours.feature_encoder_.levels == alone.feature_encoder_.levels
+    assert_allclose(ours.X_mean_, alone.X_mean_, rtol=1e-12)
+    assert_allclose(dask.predict(ours, lazy).compute(), ours.predict(table))
+
+
 def test_intervals_are_fitted_and_scored(client):
     upper = np.where(np.arange(200) % 5 == 0, np.inf, Y[:, 0])
     rows = blocks(X, 60), blocks(Y[:, 0], 60)

@@ -1,11 +1,14 @@
 """Joint fits of two real processes that communicate by gloo."""
 
+import contextlib
+import io
 import warnings
 from collections import Counter
 from functools import partial
 
 import helpers
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -133,6 +136,25 @@ def test_targets_of_any_kind_are_those_of_all_rows(pair, params, y, others):
         assert_allclose(ours.y_mean_, alone.y_mean_, rtol=1e-9)
         assert_allclose(ours.loss_curve_, alone.loss_curve_, rtol=1e-4, atol=1e-4)
         assert_allclose(ours.predict(X), alone.predict(X), rtol=1e-3, atol=1e-3)
+
+
+def test_tables_are_those_of_all_ranks(pair):
+    names = np.array(["red", "green", "blue", "grey"])[np.arange(120) % 4]
+    names[:5] = ["red", "violet", "red", "red", "red"]  # of the first rank
+    table = pd.DataFrame(
+        {
+            "a": np.where(np.arange(120) % 7 == 6, np.nan, X[:, 0]),
+            "colour": pd.Categorical(names),
+        }
+    )
+    mdn = make(n_components=1, early_stopping=False, batch_size=200, max_iter=25)
+    rows = {"X": table, "y": Y, "sample_weight": WEIGHT}
+    alone = fit(0, mdn, rows, [slice(None)])
+    for ours in pair(fit, mdn, rows):
+        assert ours.feature_encoder_.levels == alone.feature_encoder_.levels
+        assert_array_equal(ours.feature_encoder_.median, alone.feature_encoder_.median)
+        assert_allclose(ours.loss_curve_, alone.loss_curve_, rtol=1e-4, atol=1e-4)
+        assert_allclose(ours.predict(table), alone.predict(table), rtol=1e-3, atol=1e-3)
 
 
 def fit_with_validation(rank, mdn, shards):
@@ -349,6 +371,20 @@ def test_notices_are_about_the_rows_of_all_ranks(pair):
     )
     assert first == second
     assert "40 distinct rows are so unequal that they count as 1 of" in first[0]
+
+
+def lines_of_fit(rank, mdn, rows):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        fit(rank, mdn, rows)
+    return output.getvalue().splitlines()
+
+
+def test_only_the_first_rank_prints_its_progress(pair):
+    mdn = make(verbose=True, portfolio=None, max_iter=3)
+    lines, silent = pair(lines_of_fit, mdn, {"X": X, "y": Y})
+    assert silent == []
+    assert lines[0].startswith(f"Fit of 120 rows and {X.shape[1]} features by 4 net")
+    assert [line[:12] for line in lines[1:-1]] == [f"Epoch {i} of 3" for i in (1, 2, 3)]
 
 
 def fit_twice(rank, mdn, rows):

@@ -217,6 +217,21 @@ def test_validation_rows_pass_the_steps_before(routing):
     assert mdn.best_validation_score_ > astray.best_validation_score_ + 0.1
 
 
+def test_validation_rows_that_pass_no_step_are_warned_of_with_the_remedy(routing):
+    X, y, X_val, y_val = split_far_from_zero()
+    pipeline = validated_pipeline().set_params(transform_input=None)
+    with pytest.warns(
+        UserWarning, match=r"^X_val does not fit .* transform_input=\['X_val'\]"
+    ):
+        pipeline.fit(X, y, X_val=X_val, y_val=y_val)
+    # By the name of the step neither.
+    with (
+        sklearn.config_context(enable_metadata_routing=False),
+        pytest.warns(UserWarning, match=r"^X_val .* transform_input=\['X_val'\]"),
+    ):
+        pipeline.fit(X, y, mdn__X_val=X_val, mdn__y_val=y_val)
+
+
 def test_validation_rows_pass_through_searches(routing):
     X, y, X_val, y_val = split_far_from_zero()
     folds = KFold(2)

@@ -25,6 +25,9 @@ LAYERS = (
     "nn",
     "_training",
     "_model",
+    "_conformal",
+    "_held_out",
+    "_stored",
     "density",
     "_predicting",
     "_fit",
@@ -207,10 +210,22 @@ def length_of(function):
     return n_lines
 
 
+def only_keeps_arguments(function):
+    """Return whether a constructor does nothing but to keep each of its arguments.
+
+    scikit-learn requires this of estimators, however many parameters they have.
+    """
+    names = [arg.arg for arg in function.args.args[1:] + function.args.kwonlyargs]
+    kept = [f"self.{name} = {name}" for name in names]
+    return list(map(ast.unparse, function.body)) == kept
+
+
 @pytest.mark.parametrize("name", FILES, ids=str)
 def test_functions_are_short(name):
     for node in ast.walk(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if only_keeps_arguments(node):
+                continue
             assert length_of(node) <= 60, node.name
 
 

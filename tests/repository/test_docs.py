@@ -80,13 +80,13 @@ def test_commands_name_existing_files_and_options(command):
 @cache
 def options_of(program):
     """Options that a script of ours declares, or in the help of another module."""
-    ours = {"skmdn": package_modules()["__main__"]}
+    ours = {"skmdn": package_modules()["_command.parser"]}
     path = ours.get(program, ROOT / program)
     if path.is_file():
         source = path.read_text()
         if "parser_of(" in source:  # the options that benchmarks share
             source += (path.parent / "_results.py").read_text()
-        calls = re.findall(r"add_argument\((.*?)\)", source, re.DOTALL)
+        calls = re.findall(r"\badd(?:_argument)?\((.*?)\)", source, re.DOTALL)
         text = "\n".join(calls)
     else:
         text = run_python("-m", *MODULE_OF.get(program, [program]), "--help")

@@ -42,6 +42,21 @@ def densities():
     }
 
 
+def test_distributions_between_quantiles_agree_with_themselves():
+    from _recorded import FromQuantiles
+
+    levels = np.array([0.1, 0.3, 0.5, 0.9])
+    quantiles = np.array([[0.0, 1.0, 3.0, 4.0], [2.0, 2.0, 1.0, 5.0]])
+    density = FromQuantiles.of(levels, quantiles)
+    q = np.array([1e-3, 0.05, 0.1, 0.2, 0.5, 0.7, 0.95, 0.999])[:, None]
+    for level, values in zip(q[:, 0], density.ppf(q), strict=True):
+        assert_allclose(density.cdf(values), level, rtol=1e-9)
+        assert_allclose(density.sf(values), 1 - level, rtol=1e-9)
+    nodes = (np.arange(200_000)[:, None] + 0.5) / 200_000
+    assert_allclose(density.mean(), density.ppf(nodes).mean(axis=0), rtol=1e-4)
+    assert_allclose(density.ppf(levels[:, None])[:, 0], quantiles[0], atol=2e-5)
+
+
 @pytest.mark.parametrize("name", ["log-normal", "zero-adjusted"])
 def test_scores_of_recorded_values_are_sums_over_cells(name):
     from _recorded import cell_probability, recorded_crps
@@ -91,7 +106,7 @@ def test_a_discrete_density_has_its_masses():
 
 
 def test_rare_values_are_pooled_with_their_neighbours():
-    module = load_benchmark("recorded")
+    module = load_benchmark("_table_models")
     y = np.repeat([1.0, 2.0, 3.0, 9.0], [6, 2, 9, 1])
     values, classes, shares = module.pooled_classes(y)
     assert_allclose(values, [1, 2, 3, 9])

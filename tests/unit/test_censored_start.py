@@ -9,7 +9,7 @@ from scipy import optimize, stats
 from skmdn import MDNRegressor
 from skmdn._data.censored import PRIOR_VARIANCE, fit_censored, known_ends
 from skmdn._data.folds import every_row
-from skmdn._data.scaling import ScaledRows
+from skmdn._data.matrices import ScaledRows
 from skmdn._training import initialization
 from skmdn._training.initialization import (
     RIDGE_PENALTIES,

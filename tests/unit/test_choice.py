@@ -208,7 +208,10 @@ def test_halving_drops_the_kinds_with_the_smallest_weights():
             each.step()
     assert {*session.portfolio.scores} == {*WITHOUT_VIEWS}
     result, expected = resumed.finish(), session.finish()
-    assert_array_equal(result.oof_log_density, expected.oof_log_density)
+    assert_array_equal(
+        result.out_of_fold["oof_log_density_"],
+        expected.out_of_fold["oof_log_density_"],
+    )
     assert result.portfolio_scores == expected.portfolio_scores
 
 
@@ -272,7 +275,7 @@ def test_a_session_that_stops_before_the_choice_keeps_trained_kinds(n_estimators
     assert set(sizes) == {min(n_estimators, 8)}
     assert result.model.n_estimators == n_estimators
     assert np.isfinite(result.model.log_prob(X, exact_targets(Y[:, None]))).all()
-    assert (result.oof_score is None) == (n_folds == 1)
+    assert ("oof_score_" not in result.out_of_fold) == (n_folds == 1)
 
 
 def test_validation_rows_choose():
@@ -382,8 +385,9 @@ def test_the_score_of_the_pool_is_that_of_rows_under_those_that_held_them_out(
     while not session.is_over:
         session.step()
     result = session.finish()
-    assert_allclose(result.oof_score, result.best_score, atol=1e-3)
-    assert_allclose(np.mean(result.oof_log_density), result.oof_score)
+    oof_score = result.out_of_fold["oof_score_"]
+    assert_allclose(oof_score, result.best_score, atol=1e-3)
+    assert_allclose(np.mean(result.out_of_fold["oof_log_density_"]), oof_score)
 
 
 def test_weights_of_kinds_are_shared_among_members():
@@ -443,4 +447,4 @@ def test_few_rows_stay_at_the_linear_model():
     result = session.finish()
     assert result.losses == []
     assert [*result.portfolio_scores] == ["linear"]
-    assert_array_equal(np.isfinite(result.oof_log_density), True)
+    assert_array_equal(np.isfinite(result.out_of_fold["oof_log_density_"]), True)

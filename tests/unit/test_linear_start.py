@@ -9,7 +9,8 @@ from sklearn.linear_model import BayesianRidge, Ridge
 
 from skmdn import _mixture
 from skmdn._data.folds import RowLists, every_row
-from skmdn._data.scaling import RANGE_MARGIN, ScaledRows
+from skmdn._data.matrices import ScaledRows
+from skmdn._data.scaling import RANGE_MARGIN
 from skmdn._training import initialization
 from skmdn._training.initialization import (
     PRIOR_VARIANCE,

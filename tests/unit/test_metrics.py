@@ -7,13 +7,11 @@ import pytest
 from helpers import random_density, random_scalar_density
 from numpy.testing import assert_allclose
 from scipy import stats
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skmdn import MDNRegressor, MixtureDensity, predict_density
+from skmdn import MDNRegressor, MixtureDensity
 from skmdn.datasets import make_inverse_sine
 from skmdn.metrics import (
     coverage,
@@ -171,31 +169,6 @@ def test_scorers_are_minus_the_mean_score():
         cv=2,
     ).fit(X, y)
     assert_allclose(search.score(X, y), neg_crps_scorer(search, X, y))
-
-
-def test_transformed_targets_are_refused_with_the_reason():
-    X, y = make_inverse_sine(50, random_state=0)
-    mdn = MDNRegressor(1, n_estimators=1, max_iter=2, random_state=0)
-    outer = TransformedTargetRegressor(mdn, transformer=StandardScaler()).fit(X, y)
-    with pytest.raises(TypeError, match="MDNRegressor standardises y itself"):
-        predict_density(outer, X)
-
-
-def test_predict_density_reaches_through_pipelines_and_searches():
-    X, y = make_inverse_sine(100, random_state=0)
-    mdn = MDNRegressor(2, n_estimators=1, max_iter=3, random_state=0)
-    pipeline = make_pipeline(StandardScaler(), mdn)
-    search = GridSearchCV(pipeline, {"mdnregressor__n_components": [2]}, cv=2)
-    search.fit(X, y)
-    best = search.best_estimator_
-    expected = best[-1].predict_density(best[0].transform(X)).logpdf(y)
-    for estimator in (search, best):
-        assert_allclose(predict_density(estimator, X).logpdf(y), expected)
-
-
-def test_predict_density_refuses_what_has_none():
-    with pytest.raises(TypeError, match="LinearRegression predicts no density"):
-        predict_density(LinearRegression(), [[0.0]])
 
 
 @pytest.mark.parametrize(

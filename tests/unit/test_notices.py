@@ -250,7 +250,7 @@ def test_continued_fits_and_validation_rows_are_compared_too():
     with pytest.warns(UserWarning, match="^y does not fit .* Fit again"):
         mdn.fit(X, 1000 * Y)
     validation = {"X_val": X, "y_val": 1000 * Y}
-    with pytest.warns(UserWarning, match="^y_val does not fit .* Check that"):
+    with pytest.warns(UserWarning, match=r"^y_val does not fit .* Check that.*fit\.$"):
         quick().fit(X, Y, **validation)
     validation = {"X_val": X + 99, "y_val": Y, "sample_weight_val": np.ones(60)}
     with pytest.warns(UserWarning, match=r"^X_val does not fit .* and 2 more, these"):

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from partial_targets import ALL_BLOCKS, draw, make_network, stack
 
 from skmdn._data.folds import every_row
-from skmdn._data.scaling import ScaledRows
+from skmdn._data.matrices import ScaledRows
 from skmdn._training import loop as loop_module
 from skmdn._training.auto import TrainingSettings
 from skmdn._training.batches import ListedRows

@@ -11,9 +11,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 from scipy.stats import norm
 
+from skmdn._data.encoding import FeatureEncoder
+from skmdn._data.feature_transform import FeatureTransform
+from skmdn._data.matrices import FAR, LazyMatrix, ScaledRows, bounded_weight
 from skmdn._data.robust import ALL_LEVELS, Spreads, limits, weighted_quantiles
 from skmdn._data.rows import merge_rows
-from skmdn._data.scaling import FAR, LazyMatrix, Scaling, Tails, bounded_weight
+from skmdn._data.scaling import Scaling, Tails
 
 RNG = np.random.RandomState(0)
 
@@ -142,7 +145,10 @@ def test_features_are_standardised_after_their_tails(store):
     weight = 1.0 + np.arange(400) % 3
     rows = merge_rows(exact_rows(store(X), X[:, :1], weight))
     scaling = Scaling.fit_features(rows)
-    ours = scaling.transform_rows(rows.X, rows.positions, torch.float64).numpy()
+    features = FeatureTransform(FeatureEncoder({}, scaling.mean), scaling, {})
+    y = torch.zeros(len(rows.y), 1, dtype=torch.float64)
+    scaled = ScaledRows.of(rows, features, y, torch.float64)
+    ours = scaled.X.index_select(0, torch.arange(400)).numpy()
     mean = np.average(ours, axis=0, weights=rows.weight)
     assert_allclose(mean, 0, atol=1e-12)
     centre, spread = scaling.knees.mean(axis=0), scaling.spread
@@ -151,7 +157,7 @@ def test_features_are_standardised_after_their_tails(store):
     variance = np.average(clipped**2, axis=0, weights=weight)
     assert_allclose(scaling.scale, np.sqrt(variance))
     assert np.abs(ours).max() < 40
-    lazy = LazyMatrix(rows.X, rows.positions, scaling, torch.float64)
+    lazy = LazyMatrix(rows.X, rows.positions, features, torch.float64)
     assert_allclose(lazy.index_select(0, torch.arange(400)), ours, atol=1e-12)
     again = Scaling.from_state(scaling.to_state())
     assert_array_equal(again.transform(X), scaling.transform(X))

@@ -10,6 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 
 from skmdn._data import rows as rows_module
+from skmdn._data.encoding import FeatureEncoder
+from skmdn._data.feature_transform import FeatureTransform
 from skmdn._data.folds import (
     count_folds,
     every_row,
@@ -17,8 +19,9 @@ from skmdn._data.folds import (
     hold_out,
     without_next,
 )
+from skmdn._data.matrices import LazyMatrix, take_rows
 from skmdn._data.rows import Rows, UniqueRows, as_dense, merge_rows, orientation
-from skmdn._data.scaling import LazyMatrix, Scaling, take_rows
+from skmdn._data.scaling import Scaling
 
 
 def rows_with_copies():
@@ -174,10 +177,8 @@ def test_scaling_is_that_of_standard_scaler(store, monkeypatch):
     assert_allclose(scaling.scale, scaler.scale_)
     expected = scaler.transform(X[index])
     assert_allclose(scaling.transform(X[index]), expected, atol=1e-12)
-    assert_allclose(
-        scaling.transform_rows(store(X), index, torch.float64), expected, atol=1e-12
-    )
-    lazy = LazyMatrix(store(X), index, scaling, torch.float64)
+    features = FeatureTransform(FeatureEncoder({}, scaling.mean), scaling, {})
+    lazy = LazyMatrix(store(X), index, features, torch.float64)
     assert lazy.shape == expected.shape
     lists = torch.tensor([[3, 1, 1], [39, 0, 2]])
     assert_allclose(take_rows(lazy, lists), expected[lists.numpy()], atol=1e-12)

@@ -202,5 +202,5 @@ def test_result_holds_all_that_an_estimator_publishes():
     names = set(result.attributes())
     mdn = MDNRegressor(2, n_estimators=4, max_iter=5, hidden_layer_sizes=(8,)).fit(X, Y)
     fitted = {name for name in vars(mdn) if name.endswith("_")} - {"n_features_in_"}
-    assert names == fitted | {"_model", "_seed"}
-    assert np.isfinite(result.oof_score)
+    assert names == fitted | {"_model", "_seed", "_out_of_fold"}
+    assert np.isfinite(result.out_of_fold["oof_score_"])

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skmdn._data.folds import every_row
-from skmdn._data.scaling import ScaledRows
+from skmdn._data.matrices import ScaledRows
 from skmdn._training import batches as batches_module
 from skmdn._training import early_stopping, optimizer
 from skmdn._training.auto import TrainingSettings

@@ -1,0 +1,259 @@
+"""Fits of tables with categories and missing values."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from helpers import quick
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from skmdn import MDNRegressor
+
+RNG = np.random.default_rng(0)
+N = 160
+COLOURS = RNG.choice(["red", "green", "blue", "grey"], N, p=[0.4, 0.3, 0.27, 0.03])
+SIZES = RNG.integers(0, 3, N)
+NUMBERS = RNG.normal(size=(N, 2))
+Y = NUMBERS[:, 0] + 3.0 * (COLOURS == "red") - SIZES + 0.1 * RNG.normal(size=N)
+HOLES = np.where(RNG.random((N, 2)) < [0.2, 0.0], np.nan, NUMBERS)
+PLAIN = pd.DataFrame(NUMBERS, columns=["a", "b"])
+FRAME = pd.DataFrame(
+    {
+        "a": HOLES[:, 0],
+        "colour": pd.Categorical(np.where(RNG.random(N) < 0.1, None, COLOURS)),
+        "b": HOLES[:, 1],
+        "size": pd.Categorical(SIZES),
+    }
+)
+KINDS = {
+    "categories": PLAIN.assign(colour=pd.Categorical(COLOURS)),
+    "missing values": pd.DataFrame(HOLES, columns=["a", "b"]),
+    "both": FRAME,
+}
+
+
+def fitted(X=FRAME, **options):
+    return quick(**options).fit(X, Y)
+
+
+# -- forms of a table --------------------------------------------------------------
+
+OBJECTS = FRAME.astype(object).to_numpy()
+FORMS = {
+    "polars": (
+        pl.from_pandas(FRAME.assign(size=SIZES)).with_columns(
+            pl.col("size").cast(str).cast(pl.Categorical)
+        ),
+        "from_dtype",
+    ),
+    "named columns of text": (
+        FRAME.astype({"colour": object, "size": int}),
+        ["colour", "size"],
+    ),
+    "objects": (OBJECTS, [1, 3]),
+    "lists": (OBJECTS.tolist(), [False, True, False, True]),
+    "a nullable column": (FRAME.astype({"a": "Float64"}), "from_dtype"),
+    "None among numbers": (
+        FRAME.assign(a=FRAME.a.astype(object).where(FRAME.a.notna(), None)),
+        "from_dtype",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_table_gives_the_same_fit(form):
+    table, categorical_features = FORMS[form]
+    mdn = fitted(table, categorical_features=categorical_features)
+    expected = fitted().predict(FRAME)
+    assert_array_equal(mdn.predict(table), expected)
+    assert mdn.n_features_in_ == 4
+    assert hasattr(mdn, "feature_names_in_") == hasattr(table, "columns")
+
+
+def test_rows_are_read_by_the_levels_of_the_fit():
+    mdn = fitted()
+    expected = mdn.predict(FRAME)
+    text = FRAME.astype({"colour": object, "size": float})
+    assert_array_equal(mdn.predict(text), expected)
+    one = FRAME.iloc[[0]].astype(object)
+    assert_allclose(mdn.predict(one), expected[:1], rtol=1e-12)
+
+
+# -- invariances -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_the_rows_does_not_matter(kind):
+    X, order = KINDS[kind], RNG.permutation(N)
+    ours = quick().fit(X.iloc[order], Y[order])
+    assert_array_equal(ours.predict(X), fitted(X).predict(X))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_is_a_repetition(kind):
+    X, weight = KINDS[kind], RNG.integers(0, 3, size=N)
+    repeated = np.repeat(np.arange(N), weight)
+    ours = quick().fit(X, Y, weight)
+    theirs = quick().fit(X.iloc[repeated], Y[repeated])
+    assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-4, atol=1e-6)
+
+
+def test_rows_without_weight_do_not_count():
+    new = FRAME.iloc[:30].assign(colour="violet", b=np.nan)
+    more = pd.concat([FRAME.astype({"colour": object}), new])
+    more = more.astype({"colour": "category", "size": "category"})
+    weight = np.repeat([1.0, 0.0], [N, 30])
+    ours = quick().fit(more, np.append(Y, np.zeros(30)), weight)
+    assert_array_equal(ours.predict(FRAME), fitted().predict(FRAME))
+
+
+def test_names_of_levels_do_not_matter():
+    other = {"red": "1", "green": "2", "blue": "3", "grey": "4"}
+    # The order is the same: it decides the folds.
+    sorted_names = dict(zip(sorted(other), "1234", strict=True))
+    renamed = FRAME.assign(colour=FRAME.colour.cat.rename_categories(sorted_names))
+    assert_array_equal(fitted(renamed).predict(renamed), fitted().predict(FRAME))
+
+
+# -- learning ----------------------------------------------------------------------
+
+
+def test_categories_and_missing_values_are_learned():
+    rng = np.random.default_rng(1)
+    n = 600
+    colour = rng.choice(["red", "green", "blue"], n)
+    is_missing = rng.random(n) < 0.3
+    X = pd.DataFrame(
+        {
+            "a": np.where(is_missing, np.nan, rng.normal(size=n)),
+            "colour": pd.Categorical(colour),
+        }
+    )
+    # What is missing says something, beyond the number that would stand there.
+    y = np.where(is_missing, -2.0, X.a.fillna(0.0)) + 4.0 * (colour == "blue")
+    y += 0.1 * rng.normal(size=n)
+    mdn = MDNRegressor(n_estimators=4, max_iter=60, random_state=0, portfolio=None)
+    mdn.fit(X[:400], y[:400])
+    assert mdn.score(X[400:], y[400:]) > 0.0  # the best is 0.88
+    assert np.abs(mdn.predict(X[400:]) - y[400:]).mean() < 0.25
+
+
+def test_views_see_the_encoded_rows():
+    mdn = fitted(portfolio=["trees_0.1", "kriging_0.1"], max_iter=8)
+    assert np.isfinite(mdn.score(FRAME, Y))
+    assert set(mdn._model.views) <= {"trees", "kriging"}
+
+
+# -- what the fit has not seen -----------------------------------------------------
+
+
+def test_what_is_new_in_a_column_is_warned_of():
+    mdn = fitted(KINDS["categories"])
+    new = KINDS["categories"].assign(b=np.nan)
+    with pytest.warns(UserWarning, match=r"columns \['b'\] missing values, of which"):
+        ours = mdn.predict(new)
+    median = KINDS["categories"].assign(b=PLAIN.b.median())
+    assert_array_equal(ours, mdn.predict(median))
+    with pytest.warns(UserWarning, match=r"columns \['colour'\] no category that"):
+        mdn.predict(KINDS["categories"].assign(colour="violet"))
+    with pytest.warns(UserWarning, match=r"X_val has in columns \['colour'\] no cat"):
+        quick().fit(
+            *(KINDS["categories"], Y),
+            X_val=KINDS["categories"].assign(colour="violet"),
+            y_val=Y,
+        )
+
+
+def test_levels_of_few_rows_predict_as_unknown_ones_do():
+    rare = np.where(np.arange(N) < 12, [f"rare{i % 4}" for i in range(N)], "often")
+    X = PLAIN.assign(colour=pd.Categorical(rare))
+    mdn = fitted(X)
+    unknown = X[:12].assign(colour=["new", "rare0"] * 6)
+    assert_array_equal(mdn.predict(unknown), mdn.predict(X[:12]))
+
+
+def test_a_column_of_nothing_says_nothing():
+    X = FRAME.assign(b=np.nan)
+    mdn = fitted(X)
+    assert_array_equal(mdn.predict(X), mdn.predict(FRAME.assign(b=np.nan)))
+
+
+# -- further training, storage and searches ----------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_continues(kind):
+    X = KINDS[kind]
+    mdn = quick(warm_start=True).fit(X, Y)
+    assert np.isfinite(mdn.fit(X, Y).oof_score_)
+    pieces = quick(max_iter=1)
+    for _ in range(3):
+        pieces.partial_fit(X, Y)
+    pieces.partial_fit(X[:50], Y[:50])  # no column is special
+    assert np.isfinite(pieces.score(X, Y))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_are_stored(kind):
+    X = KINDS[kind]
+    mdn = fitted(X)
+    restored = pickle.loads(pickle.dumps(mdn))
+    assert_array_equal(restored.predict(X), mdn.predict(X))
+    assert restored.feature_encoder_.levels == mdn.feature_encoder_.levels
+
+
+def test_searches_and_cross_validation():
+    scores = cross_val_score(quick(), FRAME, Y, cv=3, error_score="raise")
+    assert np.isfinite(scores).all()
+    grid = {"categorical_features": ["from_dtype", [1, 3], ["colour", "size"]]}
+    search = GridSearchCV(quick(), grid, cv=2, error_score="raise").fit(FRAME, Y)
+    results = search.cv_results_["mean_test_score"]
+    assert_allclose(results, results[0], rtol=1e-9)
+    assert clone(search.best_estimator_).categorical_features == "from_dtype"
+
+
+# -- what is refused ---------------------------------------------------------------
+
+
+def test_text_is_refused_with_a_remedy():
+    X = FRAME.assign(town="Ulm")
+    with pytest.raises(ValueError, match=r"text 'Ulm' in column 'town'.*astype\('cat"):
+        quick().fit(X, Y)
+    with pytest.raises(ValueError, match=r"text '.*' in column 'colour'"):
+        quick(categorical_features=None).fit(FRAME, Y)
+    with pytest.raises(ValueError, match="infinity in column 'a'"):
+        quick().fit(FRAME.assign(a=np.inf), Y)
+
+
+def test_columns_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match=r"categorical_features must be names"):
+        quick(categorical_features=["hue"]).fit(FRAME, Y)
+    with pytest.raises(ValueError, match="needs dense X, got a sparse matrix"):
+        quick(categorical_features=[0]).fit(sparse.csr_array(NUMBERS), Y)
+    with pytest.raises(ValueError, match="feature names should match"):
+        fitted().predict(FRAME.rename(columns={"colour": "hue"}))
+    with pytest.raises(ValueError, match="X has 3 features, but"):
+        fitted(OBJECTS, categorical_features=[1, 3]).predict(OBJECTS[:, :3])
+
+
+def test_pieces_with_rare_levels_and_few_missing_values_are_not_out_of_scale():
+    pieces = quick(max_iter=1)
+    n = 2000
+    numbers = RNG.normal(size=(n, 2))
+    numbers[:9, 1] = np.nan
+    colour = np.where(np.arange(n) % 2, "red", "blue")
+    table = pd.DataFrame(numbers, columns=["a", "b"]).assign(colour=colour)
+    table = table.astype({"colour": "category"})
+    pieces.partial_fit(table, numbers[:, 0])
+    later = table.assign(
+        b=np.where(np.arange(n) == 7, np.nan, RNG.normal(size=n)),
+        colour=np.where(np.arange(n) == 7, "red", "blue"),
+    )
+    pieces.partial_fit(later, numbers[:, 0])
+    assert pieces.X_mean_.shape == pieces.X_scale_.shape == (3,)
+    assert pieces.X_scale_[2] == np.inf
