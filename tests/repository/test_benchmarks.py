@@ -253,7 +253,10 @@ class InProcess:
 
 
 @pytest.mark.filterwarnings("ignore:y says nothing about:UserWarning")
-def test_missing_outputs_are_compared_with_complete_tables(data, monkeypatch, capsys):
+@pytest.mark.parametrize("part", ["outputs", "features"])
+def test_missing_values_are_compared_with_complete_tables(
+    data, part, monkeypatch, capsys
+):
     module = load_benchmark("missing")
 
     def small(random_state):
@@ -261,7 +264,16 @@ def test_missing_outputs_are_compared_with_complete_tables(data, monkeypatch, ca
 
     monkeypatch.setattr(module, "MDNRegressor", small)
     out = data / "missing.csv"
-    arguments = ["--data", str(data), "--sets", "two", "--out", str(out)]
+    arguments = [
+        "--data",
+        str(data),
+        "--part",
+        part,
+        "--sets",
+        "two",
+        "--out",
+        str(out),
+    ]
     for _ in range(2):  # the second run has nothing to do
         module.main([*arguments, "--splits", "0,1"])
     with out.open(newline="") as file:
@@ -270,6 +282,7 @@ def test_missing_outputs_are_compared_with_complete_tables(data, monkeypatch, ca
     with np.load(data / "two.npz") as arrays:
         X, y, (mask, _) = (arrays[name] for name in ("X", "y", "test_mask"))
     expected = -small(0).fit(X[~mask], y[~mask]).score(X[mask], y[mask])
-    assert_allclose(float(rows[0]["complete table"]), expected)
-    assert len({row["missing outputs"] for row in rows}) == 2
-    assert "complete rows" in capsys.readouterr().out
+    assert_allclose(float(rows[0]["complete"]), expected)
+    assert len({row["missing"] for row in rows}) == 2
+    assert rows[0]["missing"] != rows[0]["complete"]
+    assert "other" in capsys.readouterr().out
