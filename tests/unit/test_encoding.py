@@ -46,6 +46,11 @@ def encoded(table, columns=(1, 3), weight=EVERY_WEIGHT, **options):
     return encoder, encoder.encode(codes, levels)
 
 
+def in_polars(table):
+    """Convert a table to polars without pyarrow."""
+    return pl.DataFrame({name: column.tolist() for name, column in table.items()})
+
+
 def transform_of(table, weight=EVERY_WEIGHT):
     """Return the transform of a table, and the table as networks see it."""
     encoder, rows = encoded(table, weight=weight)
@@ -77,7 +82,7 @@ def test_codes_are_positions_among_sorted_levels():
 
 FORMS = {
     "pandas": lambda: TABLE,
-    "polars": lambda: pl.from_pandas(TABLE.assign(size=SIZES)),
+    "polars": lambda: in_polars(TABLE),
     "text": lambda: TABLE.assign(colour=COLOURS),
     "an array of objects": lambda: TABLE.astype(object).to_numpy(),
     "unused categories": lambda: TABLE.assign(
@@ -236,8 +241,10 @@ def test_a_table_of_known_numbers_is_left_as_it_is():
 )
 def test_columns_are_found_by_dtype_name_position_and_mask(asked):
     assert categorical_columns(asked, TABLE) == [1, 3]
-    schema = TABLE.assign(size=SIZES.astype(str))
-    frame = pl.from_pandas(schema).with_columns(pl.col("size").cast(pl.Categorical))
+    frame = in_polars(TABLE).with_columns(
+        pl.col("colour").cast(pl.Categorical),
+        pl.col("size").cast(str).cast(pl.Categorical),
+    )
     assert categorical_columns(asked, frame) == [1, 3]
 
 
