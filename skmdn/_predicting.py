@@ -235,7 +235,7 @@ class PredictionMixin:
         >>> mdn = MDNRegressor(max_iter=30, random_state=0).fit(X, y)
         >>> density = mdn.out_of_fold_density(X)
         >>> round(float(crps(y, density).mean()), 1)  # minutes
-        0.2
+        0.4
         """
         out_of_fold = self._kept_of_folds("out_of_fold_density")
         X = check_features(self, X, self._model.fitted.encoder)

@@ -66,7 +66,13 @@ class FeatureEncoder:
         weight : ndarray of shape (n,)
             Rows of weight zero do not count.
         ranks : Ranks
+
+        Raises
+        ------
+        ValueError
+            If ranks have other columns, or other categorical ones.
         """
+        _check_same_columns(X, coded, ranks)
         median = np.zeros(X.shape[1])
         if sparse.issparse(X):  # every number is known
             return cls({}, median)
@@ -162,6 +168,25 @@ class FeatureEncoder:
         return cls(levels, np.array(state["median"]), list(state["with_missing"]))
 
 
+def _check_same_columns(X: Any, coded: Coded, ranks: Ranks) -> None:
+    """Refuse ranks with other columns, before they exchange anything column by column.
+
+    Raises
+    ------
+    ValueError
+        On all ranks.
+    """
+    kind = "sparse" if sparse.issparse(X) else "dense"
+    ours = f"{X.shape[1]} {kind} features, of which {sorted(coded)} are categorical"
+    theirs = [str(part) for part in ranks.all_gather(np.array(ours))]
+    for rank, found in enumerate(theirs):
+        if found != theirs[0]:
+            raise ValueError(
+                f"All ranks must fit the same model, but those of ranks 0 and {rank} "
+                f"differ in features: rank 0 has {theirs[0]}; rank {rank} has {found}."
+            )
+
+
 def _levels_in(codes: NDArray[Any], levels: Sequence[Level | None]) -> list[Level]:
     """Return the known levels of some codes."""
     present = [levels[code] for code in np.unique(codes).astype(np.intp)]
@@ -177,11 +202,6 @@ def _levels_of_all(
     else:
         ours = np.array(json.dumps(list(levels.items())))
         parts = [dict(json.loads(str(part))) for part in ranks.all_gather(ours)]
-    if any(part.keys() != parts[0].keys() for part in parts):
-        raise ValueError(
-            "X must have the same categorical columns on all ranks, got columns "
-            f"{' and '.join(str(sorted(part)) for part in parts)}. Convert them alike."
-        )
     every = {j: {level for part in parts for level in part[j]} for j in parts[0]}
     return {j: sorted(each, key=_rank_of_level) for j, each in every.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -127,7 +128,7 @@ class FeatureTransform(NamedTuple):
 
 def size_of_indicators(n_indicators: int) -> float:
     """Return the value of the indicators of a categorical column where they hold."""
-    return min(1.0, (FEW_LEVELS / max(1, n_indicators)) ** 0.5)
+    return min(1.0, math.sqrt(FEW_LEVELS / max(1, n_indicators)))
 
 
 def _indicator_of_code(counts: NDArray[np.float64]) -> NDArray[np.intp]:
