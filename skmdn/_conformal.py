@@ -1,4 +1,4 @@
-"""Intervals whose coverage does not depend on the model: cross-conformal prediction.
+"""Intervals whose coverage has a lower bound: cross-conformal prediction.
 
 A target has the score |F(y) - 1/2| under the density of the networks that held out its
 row. A new y is in the interval unless it is stranger, under the density of fold k, than

@@ -280,9 +280,10 @@ class PredictionMixin:
         This is CV+ (Barber et al. 2021, theorem 4) with the scores of Chernozhukov et
         al. (2021). With n rows, K folds, and networks that depend on the rows of other
         folds only, a new row of the same distribution is covered with a probability of
-        at least 2 c - 1 - sqrt(2 / n), and typically close to the confidence c. The
-        kinds of networks, the epochs that are kept and two numbers of the calibration
-        are chosen on held-out rows of all folds, and views of new rows see all training
+        at least 2 c - 1 - sqrt(2 / n). In practice it is about c, or more where the
+        networks of the folds differ: 0.90 to 0.97 for c = 0.9 on four tables. The kinds
+        of networks, the epochs that are kept and two numbers of the calibration are
+        chosen on held-out rows of all folds, and views of new rows see all training
         rows; neither is covered by the theorem. With `groups`, it holds for rows of new
         groups, and n is the number of groups (Lee et al. 2023).
 
