@@ -39,7 +39,8 @@ def load(path: Path, notes: list[str]) -> MDNRegressor:
     Raises
     ------
     CommandError
-        If the file is no model of skmdn, is damaged, or has types that are not ours.
+        If the file is not a model of skmdn, is damaged, or has types that this
+        function does not trust.
     """
     io = skops_io()
     try:

@@ -109,15 +109,7 @@ def check_rows(
     outputs = Outputs(y.shape[1:], names)
     flat = y.reshape(len(y), -1)
     upper = as_upper("y_upper", y_upper, flat)
-    values = (
-        flat if upper is None else np.where(flat[:, 0] == upper, flat[:, 0], np.nan)
-    )
-    values = values.reshape(flat.shape)
-    if any(isinstance(step, str) for step in per_output(params[1], outputs)):
-        values = np.concatenate(
-            ranks.all_gather(values)
-        )  # the step is that of all rows
-    recording = Recording.of(*params, outputs, values)
+    recording = _recording(params, outputs, flat, upper, ranks)
     _check_ends(flat[weight > 0], upper if upper is None else upper[weight > 0], ranks)
     targets = recording.targets("y", flat, upper)
     X = encoder.encode(X, coded)
@@ -126,6 +118,23 @@ def check_rows(
     _check_observed(rows, ranks)
     fitted, attributes = Fitted(outputs, recording, encoder), _features_of(draft)
     return CheckedRows(rows, y, fitted, attributes, _has_intervals(flat, upper, ranks))
+
+
+def _recording(
+    params: tuple[Any, Any],
+    outputs: Outputs,
+    y: NDArray[np.float64],
+    upper: NDArray[np.float64] | None,
+    ranks: Ranks,
+) -> Recording:
+    """Describe how targets (n, d) were recorded; steps to find are those of all ranks.
+
+    Only observed values say anything of a step, and ends of intervals do not.
+    """
+    values = y if upper is None else np.where(y == upper[:, None], y, np.nan)
+    if any(isinstance(step, str) for step in per_output(params[1], outputs)):
+        values = np.concatenate(ranks.all_gather(values))
+    return Recording.of(*params, outputs, values)
 
 
 def check_known_rows(
