@@ -112,7 +112,7 @@ def prepare(
     given, outputs = checked.rows.rescaled(ranks), checked.fitted.outputs
     rows = merge_rows(given)
     n_rows, n_given = map(int, ranks.sum([len(rows.y), len(given.y)]))
-    target = _target_transform(checked, rows, start, ranks)
+    features, target = _transforms(checked, rows, start, ranks)
     rows = rows._replace(y=target.with_points(rows.y))
     if validation is not None:
         validation = validation.rescaled(ranks)
@@ -120,7 +120,6 @@ def prepare(
     settings = TrainingSettings.resolve(params, n_rows)
     sizes = _sizes(params, n_rows, outputs.size, start)
     n_members = int(sizes.pop("n_estimators"))
-    features = _feature_transform(checked, rows, start, ranks)
     largest = _largest_scale(target, rows, start, ranks)
     structure = _network_structure(features, outputs, largest, {**params, **sizes})
     can_view = not is_piece and _can_view(checked, ranks)
@@ -168,22 +167,14 @@ def _can_view(checked: CheckedRows, ranks: Ranks) -> bool:
     return rows.y.is_observed is None and not checked.has_intervals
 
 
-def _feature_transform(
+def _transforms(
     checked: CheckedRows, rows: UniqueRows, start: ConditionalModel | None, ranks: Ranks
-) -> FeatureTransform:
-    """Fit the transform of the features, or return that of the networks to continue."""
+) -> tuple[FeatureTransform, TargetTransform]:
+    """Fit the transforms of X and y, or return those of the networks to continue."""
     if start is not None:
-        return start.features
-    return FeatureTransform.fit(checked.fitted.encoder, rows, ranks)
-
-
-def _target_transform(
-    checked: CheckedRows, rows: UniqueRows, start: ConditionalModel | None, ranks: Ranks
-) -> TargetTransform:
-    """Fit the transform of the targets, or return that of the networks to continue."""
-    if start is not None:
-        return start.target
-    return TargetTransform.fit(checked.fitted.recording, rows, ranks)
+        return start.features, start.target
+    target = TargetTransform.fit(checked.fitted.recording, rows, ranks)
+    return FeatureTransform.fit(checked.fitted.encoder, rows, ranks), target
 
 
 def _largest_scale(
