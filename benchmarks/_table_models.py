@@ -238,7 +238,10 @@ PEERS: dict[str, Callable[[Split], Predict]] = {
     "classifier": fit_classifier,
 }
 # Estimators of ours, and those that take categories and missing values as they are.
-OURS = {"skmdn": fit_skmdn, "skmdn_onehot": fit_skmdn, "skmdn_plain": fit_skmdn_plain}
+OURS = {
+    **dict.fromkeys(("skmdn", "skmdn_onehot"), fit_skmdn),
+    **dict.fromkeys(("skmdn_plain", "skmdn_plain_onehot"), fit_skmdn_plain),
+}
 NATIVE = {
     *("skmdn", "skmdn_plain", "catboost", "hist_quantiles", "catboost_quantiles"),
 }

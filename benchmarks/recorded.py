@@ -9,12 +9,12 @@
 Part "tables": mixed tables with missing values and a positive target, DIR/tables and
 DIR/positive (NAME.csv.gz, and NAME.json with the target and the categorical columns);
 KFold(5, shuffle=True, random_state=42) on the rows in file order. skmdn has the support
-(0, None) and the recording step of the table (skmdn_plain: neither); the peers are
+(0, None) and the recording step of the table, skmdn_plain neither; the peers are
 NGBoost (LogNormal), CatBoost (RMSEWithUncertainty of log y; catboost_quantiles has
 MultiQuantile), 21 quantiles of HistGradientBoostingRegressor, and LightGBMLSS
 (log-normal, zero-adjusted where there are zeros; its gamma distributions diverge on
-such tables). skmdn_onehot, NGBoost and LightGBMLSS have one-hot columns, and medians
-and indicators of missing values; all others the table as it is.
+such tables). NGBoost, LightGBMLSS and the estimators named onehot have one-hot columns,
+and medians and indicators of missing values; all others the table as it is.
 
 Part "discrete": targets of few values, DIR/ladder (protocol of ladder.py: n rows,
 repetitions) and the masks of wine in DIR/uci. skmdn finds the step itself; the peer is
@@ -25,9 +25,9 @@ so that a stopped run can be resumed; n = 0 means all rows. All scores are compu
 `_recorded.py` from cdf, sf and ppf of each density: log_lik is the mean logarithm of
 the probability of the cell of the recorded value over the step, in nats (log_cell
 without the step; higher is better); crps and rmse are in the unit of y (lower is
-better); coverage is that of the central 90 % interval; zeros is the predicted share of
-zeros. With --params the fit appears as one more peer; with --split inner the training
-rows alone are split once more.
+better); coverage is that of the central 90 % interval, inside_50 to inside_95 those of
+predict_interval; zeros is the predicted share of zeros. With --params the fit appears
+as one more peer; with --split inner the training rows alone are split once more.
 
 LightGBMLSS pins another version of torch: see quality.py.
 """
@@ -60,7 +60,7 @@ from _table_models import (
     with_categories,
     with_one_hot,
 )
-from _tables import ladder_split, load
+from _tables import Array, ladder_split, load
 from _timing import Clock
 from sklearn.model_selection import KFold, train_test_split
 
@@ -90,9 +90,12 @@ DISCRETE_STEPS = {
     "Bank8FM": 1.0,  # USD; most prices are multiples of 100
     "NavalPropulsion": 0.001,
 }
+CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
+INSIDE = tuple(f"inside_{confidence:.0%}"[:-1] for confidence in CONFIDENCES)
 SCORES = (
     *("log_lik", "log_cell", "crps", "rmse", "zeros", "zeros_seen", "negative"),
     *("coverage", "oof_score", "fit_cpu", "predict_cpu"),
+    *INSIDE,
 )
 
 
@@ -161,11 +164,12 @@ def is_chosen(name: str, options: argparse.Namespace) -> bool:
 def judge(part: str, peer: str, split: Split, params: dict[str, Any]) -> dict[str, Any]:
     if part == "tables":
         split = with_categories(split) if peer in NATIVE else with_one_hot(split)
-    clock, oof_score, kinds = Clock(), np.nan, ""
+    clock, oof_score, kinds, intervals = Clock(), np.nan, "", None
     if peer in OURS:
         model = OURS[peer](split, **params)
         predict = model.predict_density
         oof_score = getattr(model, "oof_score_", np.nan)
+        intervals = model.predict_interval(split.X_test, CONFIDENCES)
         weights = getattr(model, "portfolio_weights_", {})
         kinds = " ".join(f"{name}:{weight:.2f}" for name, weight in weights.items())
     else:
@@ -182,7 +186,16 @@ def judge(part: str, peer: str, split: Split, params: dict[str, Any]) -> dict[st
     )
     costs = {"oof_score": oof_score, "fit_cpu": fit_cpu, "predict_cpu": clock.cpu()}
     scores |= costs
+    if intervals is not None:
+        inside = coverage_of(intervals, split.y_test)
+        scores |= dict(zip(INSIDE, inside, strict=True))
     return {name: scores.get(name, np.nan) for name in SCORES} | {"kinds": kinds}
+
+
+def coverage_of(intervals: Array, y: Array) -> Array:
+    """Compute the share of y (n,) inside each of intervals (n, 2, m)."""
+    lower, upper = intervals.transpose(1, 2, 0)
+    return np.mean((lower <= y) & (y <= upper), axis=1)
 
 
 def peers_of(part: str, chosen: list[str]) -> list[str]:
@@ -239,12 +252,12 @@ def report(path: Path) -> None:
         lambda: defaultdict(dict)
     )
     for row in read(path):
-        values = {name: float(row[name]) for name in SCORES}
+        values = {name: float(row.get(name) or "nan") for name in SCORES}
         key = row["part"], row["set"], int(row["n"]), row["split"]
         table[key][row["peer"]][int(row["fold"])] = values
     fields = (
         *("log_lik", "log_cell", "crps", "rmse", "zeros", "zeros_seen", "negative"),
-        *("coverage", "oof_score", "fit_cpu"),
+        *("coverage", "oof_score", "fit_cpu", *INSIDE),
     )
     print("\n| set | n | peer | folds |", " | ".join(fields), "| CRPS / skmdn's |")
     print("|---" * (len(fields) + 5) + "|")

@@ -139,22 +139,6 @@ class HeldOut:
             levels[rows] = univariate.cdf(part, y[rows])
         return to_numpy(levels)
 
-    def of_new_rows(
-        self, model: ConditionalModel, X: Any
-    ) -> Iterator[tuple[slice, Mixture]]:
-        """Yield slices of new rows, and their latent mixtures by fold, (n_folds, m, K).
-
-        The model is a `recalibrated` one.
-        """
-        pooling = self.pooling(model)
-        shift, scale = map(to_tensor, model.target.scaling[:2])
-        for chunk, rows in model.chunks(X, model.pool.floats_per_mixture):
-            with inference():
-                mixtures = map(torch.nn.Module.__call__, model.pool, rows)
-                parts = zip(*mixtures, strict=True)
-                members = Mixture(*(torch.cat(part).cpu() for part in parts))
-                yield chunk, _mixture.rescale(_pooled(members, pooling), shift, scale)
-
     @inference()
     def _mixtures(
         self, model: ConditionalModel, X: Any, index: NDArray[np.intp]

@@ -317,7 +317,7 @@ class FitSession:
         if data.outputs.size == 1 and not data.has_intervals:
             points = rows.y.points
             levels = held_out.levels(recalibrated, rows.X, points, rows.positions)
-            scores = HeldOutScores.of(levels, held_out.fold, rows.weight, rows.codes)
+            scores = HeldOutScores.of(levels, rows.weight, rows.codes)
         of_given = held_out.of_rows(rows.group)
         return {
             "oof_log_density_": log_density,
