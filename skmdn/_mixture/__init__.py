@@ -9,7 +9,9 @@ of the covariance (Kruse 2020, eq. 9): the log-density needs one matrix product 
 solve. Densities and moments are differentiable by autograd; no function keeps state.
 """
 
+from skmdn._mixture.affine import affine
 from skmdn._mixture.bounded_scores import bounded_crps, bounded_variogram_score
+from skmdn._mixture.boxes import box_probability
 from skmdn._mixture.core import (
     LOG_2PI,
     Mixture,
@@ -58,6 +60,7 @@ from skmdn._mixture.moments import (
     bounded_var,
     mean_log_slope,
 )
+from skmdn._mixture.reduction import divergence, reduce, reduction_bytes
 from skmdn._mixture.scores import (
     crps,
     energy_score,
@@ -76,17 +79,20 @@ __all__ = [
     "LOG_2PI",
     "Bounds",
     "Mixture",
+    "affine",
     "as_function_of_latent",
     "bounded_cov",
     "bounded_crps",
     "bounded_mean",
     "bounded_var",
     "bounded_variogram_score",
+    "box_probability",
     "cdf",
     "condition",
     "cov",
     "covariances",
     "crps",
+    "divergence",
     "draw_components",
     "energy_score",
     "entropy",
@@ -111,6 +117,8 @@ __all__ = [
     "precisions",
     "recorded_crps",
     "recorded_moments",
+    "reduce",
+    "reduction_bytes",
     "reflect",
     "regions",
     "reorder",

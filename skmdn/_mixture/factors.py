@@ -77,3 +77,12 @@ def triangularise(matrices: Tensor) -> Tensor:
     mode = "reduced" if matrices.requires_grad else "r"
     r: Tensor = torch.linalg.qr(matrices, mode=mode).R
     return r * r.diagonal(dim1=-2, dim2=-1).sign()[..., None]
+
+
+def triangularise_rows(matrices: Tensor) -> Tensor:
+    """Compute the upper-triangular T with positive diagonal and T T' = B B'.
+
+    For B (..., d, m) with m >= d. With F the reversal of the axes and R the factor of
+    (F B)' by `triangularise`, T = F R' F.
+    """
+    return triangularise(matrices.flip(-2).mT).mT.flip(-2, -1)

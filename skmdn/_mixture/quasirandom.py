@@ -66,13 +66,18 @@ def normal_points(n_outputs: int, n_points: int) -> tuple[Tensor, Tensor]:
     vector, which have the first two dimensions of a scrambled Sobol sequence; the
     others give the direction.
     """
-    engine = torch.quasirandom.SobolEngine(n_outputs + 2, scramble=True, seed=0)
-    # The engine divides integers for the first point, in the default dtype.
-    first = engine.quasi.to(torch.float32) / 2**engine.MAXBIT
-    points = engine.draw(n_points, dtype=torch.float64)
-    points[0] = first
-    points.clamp_(1e-12, 1 - 1e-12)
+    points = sobol_points(n_outputs + 2, n_points)
     direction = torch.special.ndtri(points[:, 2:])
     direction /= torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
     half_square = special.gammaincinv(n_outputs / 2, points[:, 1].numpy())
     return points[:, 0], direction * torch.from_numpy(2 * half_square).sqrt()[:, None]
+
+
+def sobol_points(n_dimensions: int, n_points: int) -> Tensor:
+    """Return scrambled Sobol points in the unit cube, (n_points, n_dimensions)."""
+    engine = torch.quasirandom.SobolEngine(n_dimensions, scramble=True, seed=0)
+    # The engine divides integers for the first point, in the default dtype.
+    first = engine.quasi.to(torch.float32) / 2**engine.MAXBIT
+    points: Tensor = engine.draw(n_points, dtype=torch.float64)
+    points[0] = first
+    return points.clamp_(1e-12, 1 - 1e-12)

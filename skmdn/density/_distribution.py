@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -49,6 +50,14 @@ class Distribution(ABC):
         -------
         density : density of the same type
         """
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        """Raise: numbers are taken from a density by its methods."""
+        raise TypeError(
+            f"A {type(self).__name__} is no array of numbers. Use mean(), ppf(q), "
+            "sample(n_samples) or logpdf(y), whose results are arrays; len(density) "
+            "and density[rows] give its rows."
+        )
 
     # -- moments -----------------------------------------------------------------
 
@@ -231,6 +240,103 @@ class Distribution(ABC):
         confidences = as_confidences(confidence)
         tail = (1 - (confidences[:, None] if confidences.ndim else confidences)) / 2
         return self.ppf(tail), self.isf(tail)
+
+    @abstractmethod
+    def probability(self, lower: ArrayLike, upper: ArrayLike) -> NDArray[np.float64]:
+        """Compute the probability of a box, P(lower <= Y <= upper).
+
+        Parameters
+        ----------
+        lower, upper : array-like of shape (n, n_outputs) or broadcastable to it
+            Ends for each output, in the unit of y, or a number for all of them; -inf
+            and inf leave a side open. They broadcast against each other, and against
+            the rows as in `logpdf`.
+
+        Returns
+        -------
+        probability : ndarray of shape (n,), or (m, n) for a grid
+            For one output exact in both tails: an interval far out, or a narrow one,
+            has all digits. For two outputs by Owen's T function, with an error below
+            1e-13. For more by 1024 quasi-random points of each component: on random
+            boxes and mixtures of 3 to 8 outputs the error was 2e-5 on average, and
+            below 1e-3. Deterministic.
+
+        Raises
+        ------
+        ValueError
+            If a lower end exceeds the upper one, or is NaN.
+
+        References
+        ----------
+        A. Genz, "Numerical computation of multivariate normal probabilities", Journal
+        of Computational and Graphical Statistics 1, 1992.
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity
+        >>> normal = MixtureDensity([[1.0]], [[0.0]], [[1.0]])
+        >>> normal.probability([[-1.96], [-1.0]], [[1.96], [1.0]]).round(4)
+        array([[0.95  ],
+               [0.6827]])
+        >>> print(normal.probability(10.0, float("inf")))
+        [7.61985302e-24]
+        >>> covariance = [[[[1.0, 0.5], [0.5, 1.0]]]]
+        >>> joint = MixtureDensity.from_covariances([[1.0]], [[[0, 0]]], covariance)
+        >>> joint.probability(0, float("inf")).round(6)  # of both positive
+        array([0.333333])
+        """
+
+    # -- linear maps ---------------------------------------------------------------
+
+    @abstractmethod
+    def affine(
+        self,
+        matrix: ArrayLike,
+        shift: ArrayLike = 0.0,
+        output_names: Sequence[str] | None = None,
+    ) -> Self:
+        """Return the distribution of `matrix @ y + shift`.
+
+        Sums, differences and contrasts of outputs, and changes of unit.
+
+        Parameters
+        ----------
+        matrix : array-like of shape (q, n_outputs) or (n_outputs,), or float
+            Linearly independent rows, so that q is at most the number of outputs. As
+            in NumPy, a matrix gives q outputs and a vector a scalar. A number
+            multiplies y, for one output. The columns of a frame are taken by name.
+        shift : float or array-like of shape (q,), default=0.0
+            In the unit of the result.
+        output_names : sequence of str, default=None
+            Names of the q outputs. Without them the result has none, since its
+            outputs are others.
+
+        Returns
+        -------
+        density : density of the same type
+            Exact. An output that is a multiple of one output keeps its `resolution`,
+            rescaled.
+
+        Raises
+        ------
+        ValueError
+            If the matrix has another shape or dependent rows. An output with bounds
+            can be rescaled, by a factor of any sign, but not combined with others:
+            apply the map to draws of `sample` then.
+
+        Examples
+        --------
+        >>> from skmdn import MixtureDensity, TransformedDensity
+        >>> covariance = [[[[1.0, 0.9], [0.9, 1.0]]]]
+        >>> joint = MixtureDensity.from_covariances([[1.0]], [[[0, 3]]], covariance)
+        >>> difference = joint.affine([-1.0, 1.0])
+        >>> difference.mean(), difference.var().round(3)
+        (array([3.]), array([0.2]))
+        >>> latent = MixtureDensity([[1.0]], [[0.0]], [[1.0]])
+        >>> metres = TransformedDensity(latent, (0, None))
+        >>> metres.affine(100.0).median().round(6)  # centimetres
+        array([100.])
+        """
 
     # -- samples -----------------------------------------------------------------
 

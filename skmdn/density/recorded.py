@@ -18,6 +18,7 @@ from skmdn._utils.arrays import make_seed, to_numpy, to_tensor
 from skmdn.density._checks import as_confidences, as_levels
 from skmdn.density._distribution import Distribution
 from skmdn.density._grid import Grid
+from skmdn.density._recorded_algebra import RecordedAlgebra
 from skmdn.density.rowwise import as_points, check_one_output, map_rows
 
 Floats = NDArray[np.float64]
@@ -26,7 +27,7 @@ Floats = NDArray[np.float64]
 N_SUM_POINTS = 20 * 16
 
 
-class RecordedDensity(Distribution):
+class RecordedDensity(RecordedAlgebra):
     """The distribution of values that were recorded to a step.
 
     A batch of discrete distributions: a value y before rounding, whose density is

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,43 @@ def as_points(
     tensor = to_tensor(points if points.ndim > 1 else points[None])
     check_broadcast(name, tensor.shape[-2], len(density))
     return tensor
+
+
+def as_box(
+    lower: ArrayLike, upper: ArrayLike, density: Distribution
+) -> tuple[Tensor, Tensor]:
+    """Check the ends of boxes against a density; return tensors (..., n or 1, d).
+
+    Raises
+    ------
+    ValueError
+        As `as_points`; if a lower end lies above the upper one, or if the shapes do not
+        broadcast.
+    """
+    low, high = (
+        as_points(name, _for_all_outputs(name, ends, density.outputs), density)
+        for name, ends in (("lower", lower), ("upper", upper))
+    )
+    try:
+        is_wrong = low > high
+    except RuntimeError as exc:
+        raise ValueError(
+            "lower and upper must have shapes that broadcast, got "
+            f"{tuple(low.shape)} and {tuple(high.shape)}."
+        ) from exc
+    if is_wrong.any():
+        first = (part.expand(is_wrong.shape)[is_wrong][0] for part in (low, high))
+        raise ValueError(
+            "lower must not exceed upper, got {:g} and {:g}.".format(*map(float, first))
+        )
+    return low, high
+
+
+def _for_all_outputs(name: str, value: ArrayLike, outputs: Outputs) -> ArrayLike:
+    """Repeat a number for every output."""
+    if not isinstance(value, Real) or not outputs.event_shape:
+        return value
+    return np.broadcast_to(as_real(name, value, infinite=True), outputs.event_shape)
 
 
 def check_density(density: Any, usage: str) -> None:

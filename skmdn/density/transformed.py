@@ -14,8 +14,10 @@ from torch import Tensor
 from skmdn import _mixture
 from skmdn._data.outputs import Outputs
 from skmdn._data.supports import Supports
+from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import to_numpy
 from skmdn.density import MixtureDensity
+from skmdn.density._algebra import AlgebraMethods
 from skmdn.density._checks import as_given
 from skmdn.density._parameters import from_mixture
 from skmdn.density._regions import RegionMethods
@@ -25,7 +27,7 @@ from skmdn.density.rowwise import as_points, check_one_output, map_rows
 N_NODES = 350
 
 
-class TransformedDensity(RegionMethods):
+class TransformedDensity(AlgebraMethods, RegionMethods):
     """A Gaussian mixture seen through a monotone map of each output.
 
     A batch of densities of outputs y with bounded supports. The latent outputs
@@ -104,6 +106,10 @@ class TransformedDensity(RegionMethods):
         """Set the attributes; what carries the resolution of y is not public."""
         self._carrier, self.supports = latent, supports
         self.outputs, self.mixture = latent.outputs, latent.mixture
+
+    @classmethod
+    def _build(cls, mixture: Mixture, outputs: Outputs, supports: Supports) -> Self:
+        return cls(from_mixture(MixtureDensity, mixture, outputs), supports)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return a state of arrays and builtins."""

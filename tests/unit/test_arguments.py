@@ -62,6 +62,8 @@ ARRAYS = {
     "precision_factors": FACTORS,
     "covariances": FACTORS,
     "given": Y[:, 1],
+    "lower": Y[:, 0] - 1.0,
+    "upper": Y[:, 0] + 2.0,
 }
 # Other arguments: a good value and bad ones. A number is never read from a bool.
 NO_COUNT = (True, np.True_, 2.5, "3", None, 0, -1, [2], np.nan)
@@ -69,6 +71,9 @@ NO_SEED = (True, 1.5, "abc", -1, [1], np.array([1, 2]), np.nan, {})
 OTHERS = {
     "n_samples": (3, NO_COUNT),
     "random_state": (0, NO_SEED),
+    "n_components": (1, NO_COUNT),
+    "matrix": (2.0, ("abc", None, 0.0, np.nan, np.inf, [1.0], [[2.0]], 1j)),
+    "shift": (0.5, ("abc", None, np.nan, np.inf, [1.0, 2.0], 1j)),
     "outputs": (0, (True, [False, True], np.array([True, False]), [0.0], None, [], 2)),
     "component": (None, (True, 1.5, "abc", -1, [0], [0.0, 1, 1], [0, 1, 9], [[0]] * 3)),
     "output_names": (None, ("a", ["a", "b"], [1], [None])),
@@ -84,7 +89,7 @@ OTHERS = {
     "resolution": (0.5, (None, "abc", 0, -1, np.nan, np.inf, [1.0], 1j)),
 }
 # An option without values of its own.
-ELSEWHERE = {"return_error": False}
+ELSEWHERE = {"return_error": False, "return_divergence": False}
 
 
 def parameters_of(function):
@@ -111,9 +116,12 @@ def call(entry, on=None, **changes):
     if not density.outputs.event_shape:
         good["z"] = good["z"][..., 0]
     good["q"] = ARRAYS["q"][rows]
+    good |= {"lower": good["y"] - 1.0, "upper": good["y"] + 2.0}
+    if d > 1:
+        good["matrix"] = [1.0, -1.0]
     if entry == "from_latent" and "component" in changes:
         good["z"] = Y[rows, 0]
-    if entry == "mix":
+    if entry in {"mix", "concatenate"}:
         good |= {"weights": [1, 3], "densities": [density, density]}
     arguments = {name: good[name] for name in ENTRIES[entry]} | changes
     function = (METRICS | CONSTRUCTORS).get(entry) or getattr(density, entry)
@@ -487,9 +495,3 @@ def test_covariances_are_symmetric_up_to_rounding():
     # A triangular factor was read as a covariance.
     with pytest.raises(ValueError, match="covariances must be symmetric"):
         MixtureDensity.from_covariances([[1.0]], [[[0, 0]]], [[[[1, 0.9], [0, 1]]]])
-
-
-def test_shapes_are_checked_before_the_matrices():
-    message = r"weights, means and covariances must have the shapes .* \(1, 1, 2, 3\)"
-    with pytest.raises(ValueError, match=message):
-        MixtureDensity.from_covariances([[1.0]], [[[0, 0]]], np.ones((1, 1, 2, 3)))

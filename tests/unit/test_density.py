@@ -435,3 +435,9 @@ def test_probabilities_do_not_exceed_one():
     assert density.cdf(y).max() <= 1
     assert density.sf(-y).max() <= 1
     assert (density.ppf(density.cdf(y)) >= density.median()).all()
+
+
+def test_shapes_are_checked_before_the_matrices():
+    message = r"weights, means and covariances must have the shapes .* \(1, 1, 2, 3\)"
+    with pytest.raises(ValueError, match=message):
+        MixtureDensity.from_covariances([[1.0]], [[[0, 0]]], np.ones((1, 1, 2, 3)))

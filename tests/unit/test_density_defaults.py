@@ -60,6 +60,16 @@ QUERIES = {
     "crps": lambda: crps(y_of(scalar()), scalar()),
     "energy_score": lambda: energy_score(y_of(vector()), vector(), return_error=True),
     "variogram_score": lambda: variogram_score(y_of(vector()), vector()),
+    "affine": lambda: [vector().affine([1.0] * vector().n_outputs, 2.0).logpdf(0.5)],
+    "probability": lambda: [
+        scalar().probability(-1.0, 0.5),
+        vector().probability(-1.0, 0.5),
+        several_bounded().probability(0.2, 0.5),
+    ],
+    "reduce": lambda: [
+        vector().reduce(1).cov(),
+        vector().reduce(1, return_divergence=True)[1],
+    ],
     "with bounds": lambda: [
         bounded().mean(),
         bounded().cov(),
