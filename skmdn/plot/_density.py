@@ -90,7 +90,8 @@ class DensityDisplay:
     Notes
     -----
     The axis of y shows the central 99.8 % of each density, except those of a few
-    densities that are far from the others or much wider, and the observed values
+    densities that are far from the others or much wider, and except tails that extend
+    farther beyond the central 95 % than these are long, and the observed values
     that are not farther away than the length of the axis. Arrows at the frame mark
     the other values, and a note in the axes counts them and the densities that
     extend beyond the axis. Bounds of the outputs limit the axes.

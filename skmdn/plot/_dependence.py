@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_random_state
 
+from skmdn._utils.arrays import make_seed
 from skmdn.density.transformed import Density
 from skmdn.metrics import predict_density
 from skmdn.plot._arguments import as_falling, output_labels
@@ -23,10 +23,10 @@ from skmdn.plot._axes import (
     write_note,
 )
 from skmdn.plot._grid import (
-    MEDIAN,
     QUANTILES,
     cell_edges,
     column_heights,
+    shown_range,
     trace,
     usual_range,
 )
@@ -158,7 +158,7 @@ class DependenceDisplay:
         subsample : int, default=100
             Number of rows, drawn from X, over which "average" takes the mean. None
             takes all.
-        random_state : int, RandomState or None, default=None
+        random_state : int, RandomState, Generator or None, default=None
             Seed of the subsample.
         y_label : str, default=None
             Name of the output, with its unit; by default that of the density.
@@ -283,18 +283,11 @@ class DependenceDisplay:
 
     def _find_limits(self, scale: Scale) -> Limits:
         """Return the limits of the axis of y of all panels, mapped by the scale."""
-        low, middle, high = (
-            np.concatenate(parts)
-            for parts in zip(
-                *(
-                    scale.forward(
-                        scale.quantiles(found.density, QUANTILES)[[0, MEDIAN, -1]]
-                    )
-                    for found in self.dependences
-                ),
-                strict=True,
-            )
-        )
+        parts = [
+            shown_range(scale.quantiles(found.density, QUANTILES), scale)
+            for found in self.dependences
+        ]
+        low, middle, high = np.concatenate(parts, axis=1)
         return usual_range(low, middle, high)
 
     def _explain(self) -> None:
@@ -403,7 +396,7 @@ def _subsampled(
     """Return the rows that are averaged, and what they are."""
     n = len(rows.X)
     if subsample is not None and subsample < n:
-        generator = check_random_state(random_state)
+        generator = np.random.default_rng(make_seed(random_state))
         drawn = np.sort(generator.choice(n, subsample, replace=False))
         table = Rowset(rows.take(drawn))
         table.is_categorical, rows = rows.is_categorical, table

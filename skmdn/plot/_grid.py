@@ -17,8 +17,10 @@ Rows = NDArray[np.intp]
 # Rows of which the densities are averaged.
 MAX_ROWS = 2000
 # Levels of the quantiles that show where a density lies; the outermost are the limits.
-QUANTILES = np.array([[0.001], [0.25], [0.5], [0.75], [0.999]])
-MEDIAN = 2
+QUANTILES = np.array([[0.001], [0.025], [0.25], [0.5], [0.75], [0.975], [0.999]])
+MEDIAN = 3
+# Greatest length of a tail beyond the central 95 %, in lengths of these.
+TAIL = 1.0
 OUTSIDE = "points lie outside the axes"
 
 # Share of the rows whose ends may exceed the range, at each end.
@@ -77,7 +79,7 @@ def find_limits(
     scale : Scale
     """
     ends = np.cumsum(list(map(len, members)))[:-1]
-    mapped = scale.forward(quantiles[[0, MEDIAN, -1]])
+    mapped = shown_range(quantiles, scale)
     groups = np.split(mapped, ends, axis=1)
     ranges = np.array([usual_range(*group) for group in groups])
     middles = np.array([np.median(middle) for _, middle, _ in groups])
@@ -86,6 +88,19 @@ def find_limits(
         low, high = extend(low, high, scale.forward(y))
     first, last = support_ends(density, scale)
     return max(low, first), min(high, last)
+
+
+def shown_range(quantiles: Floats, scale: Scale = LINEAR) -> Floats:
+    """Return where densities begin, have their median and end, (3, n) mapped.
+
+    These are the outermost of the quantiles (n_levels, n), at the levels `QUANTILES`,
+    but a heavy tail is cut: else it would squeeze all that is likely.
+    """
+    mapped = scale.forward(quantiles)
+    reach = TAIL * (mapped[-2] - mapped[1])
+    low = np.maximum(mapped[0], mapped[1] - reach)
+    high = np.minimum(mapped[-1], mapped[-2] + reach)
+    return np.stack([low, mapped[MEDIAN], high])
 
 
 def support_ends(density: Density, scale: Scale) -> Limits:

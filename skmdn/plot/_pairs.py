@@ -33,8 +33,8 @@ from skmdn.plot._scale import Scale, choose_scale, set_log_ticks
 
 # Outputs that are still legible in one picture.
 MAX_OUTPUTS = 10
-# Of the density given known outputs (Okabe and Ito's orange).
-GIVEN_COLOR = "#E69F00"
+# Of the density given known outputs (Okabe and Ito's purple).
+GIVEN_COLOR = "#CC79A7"
 # Levels of its quantiles that determine the axes.
 GIVEN_QUANTILES = np.array([[0.025], [0.975]])
 # Inches of a panel of a new figure.
@@ -76,8 +76,9 @@ class PairDisplay:
 
     Notes
     -----
-    The axis of an output shows the central 99.8 % of its density, 95 % of the density
-    given the known outputs, and the points that are not farther away than its length.
+    The axis of an output shows the central 99.8 % of its density without heavy tails,
+    95 % of the density given the known outputs, and the points that are not farther
+    away than its length; see `DensityDisplay`.
 
     Examples
     --------
@@ -262,7 +263,7 @@ class PairDisplay:
         self.axes_ = split_axes(self.ax_, d, d)
         self.artists_: dict[tuple[int, int], list[Any]] = {}
         for row, column in np.ndindex(d, d):
-            panel = self.axes_[row, column]
+            panel: Any = self.axes_[row, column]
             if row < column:
                 panel.remove()
                 self.axes_[row, column] = None
