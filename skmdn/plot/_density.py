@@ -54,6 +54,8 @@ RIDGE_HEIGHT = 1.6
 # Components of a contour plot.
 MAX_COMPONENTS = 2000
 ANYWHERE = -np.inf, np.inf
+# Space above and below a curve with a note, in heights of the curve.
+NOTE_MARGIN = 0.2
 
 
 class DensityDisplay:
@@ -386,6 +388,8 @@ class DensityDisplay:
             limits = (low, high), ANYWHERE
             n_outside = draw_points(ax, y, np.zeros(len(y)), limits, **marks)
             counts.append((n_outside, len(y), OUTSIDE))
+        if any(n for n, *_ in counts):
+            ax.margins(y=NOTE_MARGIN)  # the note does not lie on the curve
         write_note(ax, *counts)
         label = self.y_labels[0]
         ax.set(xlabel=label, ylabel=density_label(label, is_log=scale.is_log))

@@ -96,7 +96,7 @@ class DependenceDisplay:
     ...     mdn, X, [0], grid_resolution=5, ax=Figure().subplots()
     ... )
     >>> display.dependences[0].values.round()
-    array([49., 60., 71., 81., 92.])
+    array([49., 60., 71., 82., 93.])
     """
 
     def __init__(
