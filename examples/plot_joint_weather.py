@@ -4,7 +4,7 @@ Joint density of two outputs: temperatures in Seattle
 
 The highest and the lowest temperature of a day are strongly correlated in January, and
 weakly in April. One model predicts their joint density from the day of the year. The
-contours contain 20, 50, 80 and 95 % of the probability; the points are the days within
+regions contain 50, 80 and 95 % of the probability; the points are the days within
 a week of the date, from 2012 to 2015.
 """
 

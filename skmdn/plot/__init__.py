@@ -6,6 +6,15 @@ As in scikit-learn, `from_estimator` and `from_predictions` compute and draw, an
 
 from skmdn.plot._calibration import CalibrationDisplay, PITDisplay
 from skmdn.plot._density import DensityDisplay
+from skmdn.plot._dependence import DependenceDisplay
 from skmdn.plot._loss_curve import LossCurveDisplay
+from skmdn.plot._pairs import PairDisplay
 
-__all__ = ["CalibrationDisplay", "DensityDisplay", "LossCurveDisplay", "PITDisplay"]
+__all__ = [
+    "CalibrationDisplay",
+    "DensityDisplay",
+    "DependenceDisplay",
+    "LossCurveDisplay",
+    "PITDisplay",
+    "PairDisplay",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,19 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Limits = tuple[float, float]
+Count = tuple[int, int, str]  # how many of how many things are not drawn, and which
 
 # Model, data and reference (Okabe and Ito's palette, safe for colour-blind readers).
 MODEL_COLOR, DATA_COLOR, REFERENCE_COLOR = "#0072B2", "#D55E00", "#999999"
+# The same palette, to tell outputs from each other.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINE_STYLES = ("-", "--", ":", "-.")
+# Draws of a density.
+SAMPLE_COLOR = "#222222"
+# Probabilities of the regions and intervals that are drawn by default.
+CONFIDENCES = (0.5, 0.8, 0.95)
+# Ends of a sequential colormap that are distinct from white, and from dark points.
+LIGHTEST, DARKEST = 0.2, 0.7
 
 
 def get_axes(ax: Any) -> Any:
@@ -25,6 +36,56 @@ def get_axes(ax: Any) -> Any:
             "Drawing needs matplotlib: python -m pip install 'skmdn[plot]'."
         ) from exc
     return plt.subplots(layout="constrained")[1]
+
+
+def split_axes(ax: Any, n_rows: int, n_columns: int) -> NDArray[Any]:
+    """Return the axes of panels (n_rows, n_columns) in the place of given axes.
+
+    The axes themselves stay, without their frame.
+    """
+    spec = ax.get_subplotspec()
+    if spec is None:
+        raise ValueError(
+            "ax must be axes of a grid, as plt.subplots makes them, because several "
+            "panels take their place."
+        )
+    ax.set_axis_off()
+    panels = spec.subgridspec(n_rows, n_columns)
+    axes = np.empty((n_rows, n_columns), dtype=object)
+    for place in np.ndindex(n_rows, n_columns):
+        axes[place] = ax.figure.add_subplot(panels[place])
+    return axes
+
+
+def density_label(label: str, *, is_log: bool = False) -> str:
+    """Return the label of a density with its unit, one over that of y.
+
+    The unit of y is what its label has in parentheses at the end. On a logarithmic axis
+    the density is that of the decimal logarithm.
+    """
+    if is_log:
+        return "density (1 / decade)"
+    unit = re.search(r"\(([^()]+)\)\s*$", label)
+    return f"density (1 / {unit[1] if unit else f'unit of {label}'})"
+
+
+def as_percent(share: float) -> str:
+    """Write a probability in per cent."""
+    return f"{100 * share:.4g} %"
+
+
+def shades(cmap: Any, n: int) -> Any:
+    """Return n colours of a sequential colormap, from light to dark."""
+    import matplotlib as mpl
+
+    middle = [(LIGHTEST + DARKEST) / 2]
+    places = np.linspace(LIGHTEST, DARKEST, n) if n > 1 else middle
+    return mpl.colormaps.get_cmap(cmap)(places)
+
+
+def point_size(n: int) -> float:
+    """Return the size of points, smaller where there are many."""
+    return float(np.clip(60 / np.sqrt(n), 1.5, 5))
 
 
 def draw_points(
@@ -53,7 +114,7 @@ def draw_points(
     return int((~is_inside).sum())
 
 
-def write_note(ax: Any, *counts: tuple[int, int, str]) -> None:
+def write_note(ax: Any, *counts: Count) -> None:
     """Write into the axes how many of how many things are not drawn in full."""
     lines = [f"{n} of {total} {what}" for n, total, what in counts if n]
     if lines:

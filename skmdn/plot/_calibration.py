@@ -12,9 +12,10 @@ from scipy import stats
 
 from skmdn.density import ConditionalDensity
 from skmdn.density.recorded import RecordedDensity
-from skmdn.density.rowwise import check_density
+from skmdn.density.rowwise import as_observations, check_density
 from skmdn.metrics import coverage, pit, predict_density
-from skmdn.plot._axes import MODEL_COLOR, REFERENCE_COLOR, get_axes
+from skmdn.plot._arguments import output_labels
+from skmdn.plot._axes import LINE_STYLES, PALETTE, REFERENCE_COLOR, get_axes
 
 # Probability of the bands within which a calibrated density stays.
 BAND = 0.95
@@ -137,13 +138,14 @@ class PITDisplay(_ObservationDisplay):
         self.figure_ = self.ax_.figure
         columns = self.u.reshape(len(self.u), -1)
         labels = self.labels or [f"output {j}" for j in range(columns.shape[1])]
+        styles = line_styles(columns.shape[1])
         spread = stats.binom(len(columns), 1 / n_bins).interval(BAND)
         low, high = (bound * n_bins / len(columns) for bound in spread)
         self.ax_.axhspan(low, high, color=REFERENCE_COLOR, alpha=0.25, linewidth=0)
         self.ax_.axhline(1, color=REFERENCE_COLOR, linewidth=1)
-        for column, label in zip(columns.T, labels, strict=True):
+        for column, label, style in zip(columns.T, labels, styles, strict=True):
             heights, edges = np.histogram(column, n_bins, (0, 1), density=True)
-            self.ax_.stairs(heights, edges, linewidth=1.5, label=label)
+            self.ax_.stairs(heights, edges, linewidth=1.5, label=label, **style)
         self.ax_.set(
             xlabel="probability integral transform",
             ylabel="share of rows / uniform share",
@@ -151,14 +153,15 @@ class PITDisplay(_ObservationDisplay):
             ylim=(0, None),
         )
         if columns.shape[1] > 1:
-            self.ax_.legend()
+            self.ax_.legend(fontsize="small")
         return self
 
 
 class CalibrationDisplay(_ObservationDisplay):
     """Coverage of highest-density regions against their nominal probability.
 
-    For a RecordedDensity the regions are central intervals, see
+    Of several outputs there is one line for each, and one for the joint density. For a
+    RecordedDensity the regions are central intervals, see
     `skmdn.metrics.coverage`. Below the diagonal the densities are overconfident, above
     it underconfident.
 
@@ -166,16 +169,20 @@ class CalibrationDisplay(_ObservationDisplay):
     ----------
     nominal : ndarray of shape (n_levels,)
         Probabilities of the regions.
-    observed : ndarray of shape (n_levels,)
+    observed : ndarray of shape (n_levels,) or (n_levels, n_lines)
         Share of the rows in each region.
     n_rows : int
         Number of rows; it determines the width of the band.
+    labels : sequence of str, default=None
+        Names of the lines.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
     line_ : matplotlib Line2D
+        The last line; of several outputs that of the joint density.
+    lines_ : list of matplotlib Line2D
 
     Examples
     --------
@@ -196,10 +203,12 @@ class CalibrationDisplay(_ObservationDisplay):
         observed: NDArray[np.float64],
         *,
         n_rows: int,
+        labels: Sequence[str] | None = None,
     ) -> None:
         self.nominal = nominal
         self.observed = observed
         self.n_rows = n_rows
+        self.labels = labels
 
     @classmethod
     def from_predictions(
@@ -226,11 +235,20 @@ class CalibrationDisplay(_ObservationDisplay):
         """
         check_density(density, "from_predictions(density, y)")
         nominal = np.linspace(0.05, 0.95, 19)
-        observed = coverage(y, density, nominal).mean(axis=1)
-        return cls(nominal, observed, n_rows=len(density)).plot(ax=ax)
+        joint = coverage(y, density, nominal)
+        n_rows = joint.shape[1]
+        if isinstance(density, RecordedDensity) or density.n_outputs == 1:
+            return cls(nominal, joint.mean(axis=1), n_rows=n_rows).plot(ax=ax)
+        parts = [
+            coverage(column, density.marginal(output), nominal)
+            for output, column in enumerate(as_observations(y, density).numpy().T)
+        ]
+        observed = np.transpose([part.mean(axis=1) for part in [*parts, joint]])
+        labels = [*output_labels(density, range(density.n_outputs)), "joint"]
+        return cls(nominal, observed, n_rows=n_rows, labels=labels).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw the curve, and the 95 % band of a calibrated density.
+        """Draw the lines, and the 95 % band of a calibrated density.
 
         Parameters
         ----------
@@ -255,9 +273,14 @@ class CalibrationDisplay(_ObservationDisplay):
             linewidth=0,
         )
         self.ax_.plot(ends, ends, color=REFERENCE_COLOR, linewidth=1)
-        (self.line_,) = self.ax_.plot(
-            self.nominal, self.observed, "o-", color=MODEL_COLOR, markersize=4
-        )
+        columns = np.reshape(self.observed, (len(self.nominal), -1)).T
+        labels = self.labels or [""] * len(columns)
+        styles = line_styles(len(columns))
+        self.lines_ = []
+        for column, label, style in zip(columns, labels, styles, strict=True):
+            dots = {"marker": "o", "markersize": 4, "label": label}
+            self.lines_ += self.ax_.plot(self.nominal, column, **dots, **style)
+        self.line_ = self.lines_[-1]
         self.ax_.set(
             xlabel="probability of the region",
             ylabel="share of rows in the region",
@@ -265,4 +288,17 @@ class CalibrationDisplay(_ObservationDisplay):
             ylim=(0, 1),
             aspect="equal",
         )
+        if len(columns) > 1:
+            self.ax_.legend(fontsize="small")
         return self
+
+
+def line_styles(n: int) -> list[dict[str, str]]:
+    """Return colours and line styles that tell n lines from each other."""
+    return [
+        {
+            "color": PALETTE[j % len(PALETTE)],
+            "linestyle": LINE_STYLES[j // len(PALETTE) % len(LINE_STYLES)],
+        }
+        for j in range(n)
+    ]

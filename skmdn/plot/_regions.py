@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,11 @@ from skmdn import _mixture
 from skmdn._utils.arrays import to_numpy
 from skmdn.density import MixtureDensity
 from skmdn.density.transformed import Density, TransformedDensity
-from skmdn.plot._axes import Floats
-from skmdn.plot._grid import MAX_HALVINGS, extend
+from skmdn.plot._axes import MODEL_COLOR, Floats, Limits, as_percent, shades
+from skmdn.plot._grid import MAX_HALVINGS, extend, pool, support_ends
+from skmdn.plot._scale import LINEAR, Scale
+
+Scales = tuple[Scale, Scale]
 
 # Lines of an axis before it is refined.
 N_LINES = 97
@@ -36,8 +39,55 @@ class Regions(NamedTuple):
     levels: list[float]  # rising
 
 
+def fill_regions(ax: Any, found: Regions, cmap: Any) -> list[Any]:
+    """Fill the regions, and return the filled and the line contour set."""
+    colors = shades(cmap, len(found.levels))
+    filled = ax.contourf(
+        *found.axes, found.heights, found.levels, colors=colors, extend="max"
+    )
+    return [filled, outline_regions(ax, found, MODEL_COLOR)]
+
+
+def outline_regions(ax: Any, found: Regions, color: str, width: float = 0.8) -> Any:
+    """Draw the boundaries of the regions; return the contour set."""
+    style = {"colors": color, "linewidths": width}
+    return ax.contour(*found.axes, found.heights, found.levels, **style)
+
+
+def region_keys(confidences: Sequence[float], cmap: Any) -> list[Any]:
+    """Return what a legend shows for each region."""
+    from matplotlib.patches import Patch
+
+    colors = shades(cmap, len(confidences))
+    return [
+        Patch(facecolor=color, edgecolor=MODEL_COLOR, label=as_percent(share))
+        for share, color in zip(confidences, colors, strict=True)
+    ]
+
+
+def emptiest_corner(found: Regions, scales: Scales) -> str:
+    """Return the corner, as matplotlib names it, with the least of the regions."""
+    is_inside = found.heights >= found.levels[0]
+    places = []
+    for lines, scale in zip(found.axes, scales, strict=True):
+        mapped = scale.forward(lines)
+        places.append((mapped - mapped[0]) / (mapped[-1] - mapped[0]))
+    x, y = np.meshgrid(*places)
+    corners = {
+        f"{v} {h}": (h, v) for v in ("upper", "lower") for h in ("right", "left")
+    }
+    distances = {
+        name: np.hypot(x - (h == "right"), y - (v == "upper"))[is_inside].min()
+        for name, (h, v) in corners.items()
+    }
+    return max(distances, key=lambda name: distances[name])
+
+
 def find_regions(
-    density: Density, confidences: Sequence[float], y: Floats | None
+    density: Density,
+    confidences: Sequence[float],
+    y: Floats | None,
+    scales: Scales = (LINEAR, LINEAR),
 ) -> Regions:
     """Evaluate the mean density of the rows on a grid that holds the regions.
 
@@ -49,41 +99,48 @@ def find_regions(
         Probabilities of the regions, falling.
     y : ndarray of shape (n, 2) or None
         Observed values; the grid extends to those that are not far away.
+    scales : pair of Scale
+        Scales of the axes, along which the grid is even.
 
     Returns
     -------
     regions : Regions
         The levels of one row are those of `hdr_level`, and of several rows quantiles
         of the density at 4096 draws. No point of the frame lies in a region. The grid
-        ends at the bounds of the outputs.
+        ends at the bounds of the outputs, and a logarithmic axis near the lowest
+        positive draw.
     """
-    pooled = _pool(density)
-    ends = [support.ends for support in density.supports]
+    pooled = pool(density)
     draws = pooled.sample(N_DRAWS, random_state=0)[0]
     at_draws = pooled.pdf(draws)
     inside = draws[at_draws >= np.quantile(at_draws, 1 - max(confidences))]
-    low, high = inside.min(axis=0), inside.max(axis=0)
-    margin = MARGIN * (high - low) + 100 * np.spacing(np.abs(inside).max(axis=0))
+    ends = [
+        support_ends(pooled.marginal(output), scale)
+        for output, scale in enumerate(scales)
+    ]
+    extent = [
+        _extent(*parts) for parts in zip(draws.T, inside.T, ends, scales, strict=True)
+    ]
+    low, high = np.transpose([limits for limits, _ in extent])
+    margin = MARGIN * (high - low) + 100 * np.spacing(np.abs([low, high]).max(axis=0))
     low, high = low - margin, high + margin
     for _ in range(MAX_HALVINGS):
-        axes = []
-        for output, limits in enumerate(zip(low, high, strict=True)):
+        lines, axes = [], []
+        for j, scale in enumerate(scales):
+            limits = low[j], high[j]
             if y is not None:
-                limits = extend(*limits, y[:, output])
-            limits = np.clip(limits, *ends[output])
-            axes.append(refine_lines(draws[:, output], *limits))
-        drawn = widen(pooled, axes)
-        if len(density) == 1:
-            levels = [float(drawn.hdr_level(share)[0]) for share in confidences]
-        else:
-            if drawn is not pooled:
-                at_draws = drawn.pdf(drawn.sample(N_DRAWS, random_state=0)[0])
-            levels = list(np.quantile(at_draws, 1 - np.array(confidences)))
+                limits = extend(*limits, scale.forward(y[:, j]))
+            limits = np.clip(limits, *ends[j])
+            lines.append(refine_lines(scale.forward(draws[:, j]), *limits))
+            axes.append(scale.inverse(lines[j]))
+        drawn = widen(pooled, axes, scales)
+        levels = _levels(drawn, confidences, is_one_row=len(density) == 1)
         grid = np.stack(np.meshgrid(*axes), axis=-1)
         heights = drawn.pdf(grid.reshape(-1, 1, 2)).reshape(grid.shape[:2])
         is_inside = heights >= levels[0]
         cut_low = np.array([is_inside[:, 0].any(), is_inside[0].any()])
         cut_high = np.array([is_inside[:, -1].any(), is_inside[-1].any()])
+        cut_low &= [can_extend for _, can_extend in extent]
         if not (cut_low.any() or cut_high.any()):
             break
         low, high = low - cut_low * margin, high + cut_high * margin
@@ -91,11 +148,38 @@ def find_regions(
     return Regions(axes, heights, levels)
 
 
+def _extent(
+    draws: Floats, inside: Floats, ends: Limits, scale: Scale
+) -> tuple[Limits, bool]:
+    """Return the range of an output in a region, and whether it may grow downwards.
+
+    `draws` (n,) and `inside` (m,), those in the region, are in the unit of y. A region
+    that extends to negative values has no lower end on a logarithmic axis.
+    """
+    if not scale.is_log:
+        return (float(inside.min()), float(inside.max())), True
+    if not (inside > 0).any():
+        raise ValueError("log=True needs densities of positive y, and regions above 0.")
+    positive = scale.forward(inside[inside > 0])
+    return (float(positive.min()), float(positive.max())), bool((draws > 0).all())
+
+
+def _levels(
+    density: Density, confidences: Sequence[float], *, is_one_row: bool
+) -> list[float]:
+    """Return the density at the boundary of each region."""
+    if is_one_row:
+        return [float(density.hdr_level(share)[0]) for share in confidences]
+    at_draws = density.pdf(density.sample(N_DRAWS, random_state=0)[0])
+    return list(np.quantile(at_draws, 1 - np.array(confidences)))
+
+
 def refine_lines(draws: Floats, low: float, high: float) -> Floats:
     """Return lines (m,) of an axis that are dense where the draws (n,) are.
 
     A cell is halved if it holds too many draws, or is much wider than a neighbour.
     """
+    draws = draws[np.isfinite(draws)]
     lines = np.linspace(low, high, N_LINES)
     for _ in range(MAX_HALVINGS):
         widths = np.diff(lines)
@@ -110,7 +194,9 @@ def refine_lines(draws: Floats, low: float, high: float) -> Floats:
     return lines
 
 
-def widen(density: Density, axes: Sequence[Floats]) -> Density:
+def widen(
+    density: Density, axes: Sequence[Floats], scales: Scales = (LINEAR, LINEAR)
+) -> Density:
     """Widen the components that would fall between the lines or be invisible.
 
     Components thinner than `least`, a share of the widest cell they extend over or of
@@ -127,9 +213,10 @@ def widen(density: Density, axes: Sequence[Floats]) -> Density:
         points = means[..., output] + np.multiply.outer([-2, 0, 2], std)
         places = np.searchsorted(lines, support.from_latent(points))
         cells = np.diff(lines)[np.clip(places, 1, len(lines) - 1) - 1].max(axis=0)
-        least[..., output] = np.maximum(
-            THINNEST * cells, VISIBLE * (lines[-1] - lines[0])
-        )
+        length = np.diff(scales[output].forward(lines[[0, -1]]))
+        at = np.clip(support.from_latent(means[..., output]), *lines[[0, -1]])
+        visible = VISIBLE * length * scales[output].slope(scales[output].forward(at))
+        least[..., output] = np.maximum(THINNEST * cells, visible)
         if not support.is_identity:
             log_slope = support.log_slope(means[..., output])
             log_least = np.log(least[..., output]) - log_slope
@@ -144,9 +231,3 @@ def widen(density: Density, axes: Sequence[Floats]) -> Density:
         to_numpy(mixture.log_weights.exp()), means, covariances
     )
     return TransformedDensity(widened, density.supports)
-
-
-def _pool(density: Density) -> Density:
-    """Return the mean density of the rows, as a density of one row."""
-    rows = [density[row] for row in range(len(density))]
-    return type(density).mix(rows)  # type: ignore[arg-type]
