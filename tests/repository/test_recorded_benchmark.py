@@ -128,7 +128,7 @@ def test_it_runs_and_resumes(tmp_path, capsys):
     table.to_csv(folder / "penguins.csv.gz", index=False)
     meta = {"target": "mass", "categorical": ["b"]}
     (folder / "penguins.json").write_text(json.dumps(meta))
-    small = {"n_components": 2, "n_estimators": 1, "max_iter": 2}
+    small = {"n_components": 2, "n_estimators": 4, "max_iter": 2}
     arguments = [
         *("--data", str(tmp_path), "--out", str(tmp_path / "out.csv")),
         *("--sets", "penguins", "--folds", "1", "--peers", "skmdn"),
@@ -141,6 +141,8 @@ def test_it_runs_and_resumes(tmp_path, capsys):
     (row,) = module.read(tmp_path / "out.csv")
     assert (row["set"], row["fold"], row["step"]) == ("penguins", "1", "25.0")
     assert float(row["negative"]) == 0
+    inside = [float(row[name]) for name in module.INSIDE]
+    assert 0 <= inside[0] <= inside[1] <= inside[2] <= inside[3] <= 1
     given = SimpleNamespace(split="inner", data=tmp_path, part="tables", folds=[1])
     given.sets = ["penguins"]
     ((*_, load_split),) = module.splits(given)
