@@ -141,14 +141,24 @@ class ConditionalDensity(Distribution):
     # -- modes and highest-density regions ---------------------------------------
 
     @abstractmethod
-    def modes(self) -> list[NDArray[np.float64]]:
-        """Find all modes of every row, the local maxima of its density.
+    def modes(self, min_mass: float = 0.0, return_mass: bool = False) -> Any:
+        """Find the modes of every row, the local maxima of its density.
+
+        Parameters
+        ----------
+        min_mass : float, default=0.0
+            Least probability, in [0, 1], by which a mode stands out; see
+            `MixtureDensity.modes`.
+        return_mass : bool, default=False
+            Whether to return the probabilities of the basins of attraction.
 
         Returns
         -------
         modes : list of n ndarrays of shape (n_modes, n_outputs)
             Sorted by decreasing density, in the unit of y; scalars have no last
             axis.
+        masses : list of n ndarrays of shape (n_modes,)
+            Only if `return_mass`.
         """
 
     def mode(self) -> NDArray[np.float64]:
