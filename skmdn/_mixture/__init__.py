@@ -10,6 +10,7 @@ solve. Densities and moments are differentiable by autograd; no function keeps s
 """
 
 from skmdn._mixture.bounded_scores import bounded_crps, bounded_variogram_score
+from skmdn._mixture.contours import outlines
 from skmdn._mixture.core import (
     LOG_2PI,
     Mixture,
@@ -42,10 +43,12 @@ from skmdn._mixture.factors import (
     reorder,
     triangularise,
 )
-from skmdn._mixture.hdr import (
+from skmdn._mixture.hdr import n_region_points, regions
+from skmdn._mixture.levels import (
+    exact_levels,
     log_levels,
     n_level_points,
-    regions,
+    trace_regions,
 )
 from skmdn._mixture.maps import Bounds
 from skmdn._mixture.modes import (
@@ -90,6 +93,7 @@ __all__ = [
     "draw_components",
     "energy_score",
     "entropy",
+    "exact_levels",
     "factors_from_covariances",
     "find_modes",
     "invert_factors",
@@ -105,8 +109,10 @@ __all__ = [
     "n_entropy_points",
     "n_level_points",
     "n_mode_points",
+    "n_region_points",
     "n_uniforms",
     "normal_cdf",
+    "outlines",
     "ppf",
     "precisions",
     "recorded_crps",
@@ -119,6 +125,7 @@ __all__ = [
     "sample",
     "sample_rows",
     "select",
+    "trace_regions",
     "triangularise",
     "unwhiten",
     "var",

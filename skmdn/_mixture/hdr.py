@@ -1,4 +1,4 @@
-"""Highest-density regions and their levels."""
+"""Highest-density regions of one output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from skmdn._mixture.profile import (
     select_parameters,
     solve_between,
 )
-from skmdn._mixture.quasirandom import joint_at_points
 from skmdn._mixture.tilts import as_function_of_latent
 from skmdn._mixture.univariate import probability_between
 from skmdn._utils.warn import warn
@@ -42,8 +41,6 @@ SMALLEST_SLOPE = 1e-300
 LARGEST_MISS = 1e-7
 # One output: arrays with all components of a row that a search holds at once.
 N_SEARCH_POINTS = 3
-# Several outputs: quasi-random points per row.
-LEVEL_POINTS = 8192
 
 
 class Regions(NamedTuple):
@@ -79,16 +76,11 @@ class Terrain(NamedTuple):
         return log_heights + log_slope(self.bounds, z)
 
 
-def n_level_points(mixture: Mixture, bounds: Bounds | None = None) -> int:
-    """Count points per row at which `log_levels` evaluates every component."""
-    if mixture.means.shape[-1] > 1:
-        return LEVEL_POINTS
+def n_region_points(bounds: Bounds | None = None) -> int:
+    """Count points per row at which `regions` evaluates every component."""
     # An interval triples both points and components.
     n_copies = 1 if bounds is None or not bounds.is_interval.any() else 3
     return N_SEARCH_POINTS * n_copies**2
-
-
-# -- one output ------------------------------------------------------------------
 
 
 def regions(
@@ -385,27 +377,3 @@ def _mass(mixture: Mixture, rows: Tensor, lower: Tensor, upper: Tensor) -> Tenso
     """Sum the probabilities of intervals (m,) of rows (m,) over each row, (n,)."""
     mass = probability_between(mixture, rows, lower, upper)
     return mass.new_zeros(len(mixture.means)).index_add_(0, rows, mass)
-
-
-# -- any number of outputs ---------------------------------------------------------
-
-
-def log_levels(
-    mixture: Mixture, confidences: Sequence[float], bounds: Bounds | None = None
-) -> Tensor:
-    """Compute log-densities exceeded with the given probabilities, (n_confidences, n).
-
-    For one output they are those of `regions`. For several they are quantiles of the
-    log-density at points that represent the mixture.
-    """
-    if mixture.means.shape[-1] == 1:
-        return torch.stack([r.log_level for r in regions(mixture, confidences, bounds)])
-    parts = []
-    for points, joint in joint_at_points(mixture, LEVEL_POINTS):
-        part = joint.logsumexp(1)
-        if bounds is not None:
-            part -= log_slope(bounds, points).sum(-1)
-        parts.append(part)
-    heights = torch.cat(parts, dim=1).sort(-1, descending=True).values
-    last = [math.ceil(confidence * LEVEL_POINTS) - 1 for confidence in confidences]
-    return heights.T[[min(max(index, 0), LEVEL_POINTS - 1) for index in last]]

@@ -19,6 +19,9 @@ STEP, CORE, GROWTH = 0.5, 2.0, 0.4
 MAX_REFINEMENTS = 3
 # Beyond this many standard deviations a component is zero.
 REACH = 38.0
+# Means in standard deviations beyond which points are offsets from a mean.
+NARROWEST = 1e12
+NODES = (0.0, 0.5, 1.0, 1.5, 2.25, 3.0, 4.0, 6.0, 9.0, REACH)
 # Arithmetic on denormal numbers is a hundred times slower.
 SMALLEST_LOG_SHARE = -600.0
 
@@ -60,10 +63,20 @@ def differentiate_log_density(
 
 
 def _differentiate(
-    y: Tensor, log_peaks: Tensor, means: Tensor, factors: Tensor, order: int
+    y: Tensor,
+    log_peaks: Tensor,
+    means: Tensor,
+    factors: Tensor,
+    order: int,
+    own: tuple[Tensor, Tensor] | None = None,
 ) -> list[Tensor]:
-    """Differentiate for parameters (m, K), by the Hermite polynomials of each."""
+    """Differentiate for parameters (m, K), by the Hermite polynomials of each.
+
+    Points can be known as an offset of their own component, (m, 1) each.
+    """
     z = (y[:, None] - means).mul_(factors)
+    if own is not None:
+        z.scatter_(-1, *own)
     parts = torch.addcmul(log_peaks, z, z, value=-0.5)
     largest = parts.amax(-1, keepdim=True)
     parts.sub_(largest).clamp_(min=SMALLEST_LOG_SHARE).exp_()
@@ -268,6 +281,9 @@ def _crossing_tangents(
 
 def _scan(parameters: Parameters) -> Profile:
     """Compute the profile at points that resolve every component."""
+    _, means, factors = parameters
+    if ((means * factors).abs() > NARROWEST).any():
+        return _scan_nodes(parameters)
     points, counts = _spread_points(*parameters[1:])
     place = torch.arange(points.shape[1], device=points.device)
     rows, index = (place < counts[:, None]).nonzero(as_tuple=True)
@@ -277,6 +293,31 @@ def _scan(parameters: Parameters) -> Profile:
     first = counts.cumsum(0) - counts
     source = first[:, None] + place.minimum(counts[:, None] - 1)
     return Profile(*(column[source] for column in columns))
+
+
+def _scan_nodes(parameters: Parameters) -> Profile:
+    """Compute it at fixed points around each mean, of components as narrow as floats.
+
+    A point is an offset of a component: it may differ from the mean by less than the
+    rounding of the point.
+    """
+    _, means, factors = parameters
+    n_components = means.shape[1]
+    offsets = means.new_tensor([-t for t in NODES[:0:-1]] + list(NODES))
+    points = means[..., None] + offsets / factors[..., None]
+    points, order = points.flatten(1).sort(dim=-1, stable=True)
+    rows = torch.arange(len(points), device=points.device).repeat_interleave(
+        points.shape[1]
+    )
+    y, order = points.flatten(), order.flatten()
+    component, offset = order // len(offsets), offsets[order % len(offsets)]
+    parts = []
+    for piece in row_chunks(len(y), 8 * n_components, PASS_MEBIBYTES):
+        selected = select_parameters(parameters, rows[piece])
+        own = component[piece, None], offset[piece, None]
+        parts.append(_differentiate(y[piece], *selected, order=2, own=own))
+    columns = (torch.cat(part).view_as(points) for part in zip(*parts, strict=True))
+    return Profile(points, *columns)
 
 
 def _spread_points(means: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
