@@ -16,7 +16,7 @@ from skmdn._mixture.profile import (
     Parameters,
     Profile,
     differentiate_log_density,
-    find_critical_points,
+    monotone_profile,
     parameters_of,
     select_parameters,
     solve_between,
@@ -96,7 +96,7 @@ def regions(
     mixture = core.fill_empty(mixture)
     heights = as_function_of_latent(mixture, bounds)
     terrain = Terrain(parameters_of(heights), mixture, bounds)
-    profile, critical = find_critical_points(heights)
+    profile, critical = monotone_profile(heights)
     rows, modes = critical.rows[critical.is_mode], critical.points[critical.is_mode]
     parts = []
     for confidence in confidences:

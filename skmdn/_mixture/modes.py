@@ -11,7 +11,12 @@ from skmdn._mixture.basins import Basins, by_row, merge
 from skmdn._mixture.core import Mixture, fill_empty
 from skmdn._mixture.hills import BASIN_POINTS, find_hills, n_starts
 from skmdn._mixture.maps import Bounds, log_slope
-from skmdn._mixture.profile import CriticalPoints, Profile, find_critical_points
+from skmdn._mixture.profile import (
+    CriticalPoints,
+    Profile,
+    find_critical_points,
+    monotone_profile,
+)
 from skmdn._mixture.profile import interpolate as interpolate_profile
 from skmdn._mixture.tilts import as_function_of_latent
 from skmdn._mixture.univariate import probability_between
@@ -58,7 +63,8 @@ def find_modes(
     mixture = fill_empty(mixture)
     needs_basins = with_masses or min_mass > 0
     if mixture.means.shape[-1] == 1:
-        profile, found = find_critical_points(as_function_of_latent(mixture, bounds))
+        find = monotone_profile if needs_basins else find_critical_points
+        profile, found = find(as_function_of_latent(mixture, bounds))
         rows, points, heights = (
             part[found.is_mode] for part in (found.rows, found.points, found.heights)
         )

@@ -8,20 +8,18 @@ import torch
 from torch import Tensor
 
 from skmdn._mixture.core import LOG_2PI, Mixture
-from skmdn._mixture.roots import COMPACT_BELOW, Function, solve_increasing
+from skmdn._mixture.panels import Spacing, lay_points
+from skmdn._mixture.roots import Function, solve_increasing
 from skmdn._utils.arrays import PASS_MEBIBYTES, row_chunks
 
-# Distance of neighbouring points in standard deviations of any component, within
-# `CORE` of them of its mean. It grows by `GROWTH` for each further one. Between
-# neighbours the slope of the log-density is assumed to have at most one extremum.
-STEP, CORE, GROWTH = 0.5, 2.0, 0.4
+# Between neighbouring points the slope of the log-density is assumed to have at most
+# one extremum.
+SPACING = Spacing(step=0.5, core=2.0, growth=0.4, reach=38.0)
 # Rounds of further points where the slope bends sharply.
 MAX_REFINEMENTS = 3
-# Beyond this many standard deviations a component is zero.
-REACH = 38.0
 # Means in standard deviations beyond which points are offsets from a mean.
 NARROWEST = 1e12
-NODES = (0.0, 0.5, 1.0, 1.5, 2.25, 3.0, 4.0, 6.0, 9.0, REACH)
+NODES = (0.0, 0.5, 1.0, 1.5, 2.25, 3.0, 4.0, 6.0, 9.0, SPACING.reach)
 # Arithmetic on denormal numbers is a hundred times slower.
 SMALLEST_LOG_SHARE = -600.0
 
@@ -109,16 +107,24 @@ class Profile(NamedTuple):
             return self
         columns = (points, *differentiate_log_density(parameters, rows, points))
         counts = torch.bincount(rows, minlength=len(self.points))
+        most, touched = int(counts.max()), counts.nonzero()[:, 0]
         number = torch.arange(len(rows), device=rows.device)
         position = number - (counts.cumsum(0) - counts)[rows]
+        place = (counts > 0).cumsum(0)[rows] - 1
         merged = []
         for old, new in zip(self, columns, strict=True):
             # Rows with fewer new points are padded with copies of their first point.
-            added = old[:, :1].repeat(1, int(counts.max()))
-            added[rows, position] = new
-            merged.append(torch.cat([old, added], dim=1))
+            added = old[touched, :1].repeat(1, most)
+            added[place, position] = new
+            merged.append(torch.cat([old[touched], added], dim=1))
         order = merged[0].argsort(dim=-1, stable=True)
-        return Profile(*(part.gather(1, order) for part in merged))
+        parts = []
+        for old, new in zip(self, merged, strict=True):
+            # The other rows are padded with copies of their last point.
+            part = torch.cat([old, old[:, -1:].expand(-1, most)], dim=1)
+            part[touched] = new.gather(1, order)
+            parts.append(part)
+        return Profile(*parts)
 
 
 class CriticalPoints(NamedTuple):
@@ -130,12 +136,18 @@ class CriticalPoints(NamedTuple):
     is_mode: Tensor  # whether it is a mode, or else an antimode
 
 
-def find_critical_points(mixture: Mixture) -> tuple[Profile, CriticalPoints]:
-    """Find all critical points of one-output mixtures.
+def monotone_profile(mixture: Mixture) -> tuple[Profile, CriticalPoints]:
+    """Find all critical points, and a profile that includes them.
 
-    The points of the profile include every critical point, so that the density is
-    monotone between neighbours.
+    The density is monotone between neighbouring points of the profile.
     """
+    profile, found = find_critical_points(mixture)
+    parameters = parameters_of(mixture)
+    return profile.insert(parameters, found.rows, found.points), found
+
+
+def find_critical_points(mixture: Mixture) -> tuple[Profile, CriticalPoints]:
+    """Find all critical points of one-output mixtures, and a profile without them."""
     parameters = parameters_of(mixture)
     profile = _scan(parameters)
     for _ in range(MAX_REFINEMENTS):
@@ -158,8 +170,7 @@ def find_critical_points(mixture: Mixture) -> tuple[Profile, CriticalPoints]:
     share = _share_to_zero(profile, rows, left)
     y = solve_between(slope, parameters, profile.points, (rows, left), share, sign)
     heights = differentiate_log_density(parameters, rows, y)[0]
-    found = CriticalPoints(rows, y, heights, is_mode)
-    return profile.insert(parameters, rows, y), found
+    return profile, CriticalPoints(rows, y, heights, is_mode)
 
 
 def interpolate(profile: Profile, n_parts: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -284,7 +295,7 @@ def _scan(parameters: Parameters) -> Profile:
     _, means, factors = parameters
     if ((means * factors).abs() > NARROWEST).any():
         return _scan_nodes(parameters)
-    points, counts = _spread_points(*parameters[1:])
+    points, counts = lay_points(*parameters[1:], SPACING)
     place = torch.arange(points.shape[1], device=points.device)
     rows, index = (place < counts[:, None]).nonzero(as_tuple=True)
     y = points[rows, index]
@@ -318,44 +329,6 @@ def _scan_nodes(parameters: Parameters) -> Profile:
         parts.append(_differentiate(y[piece], *selected, order=2, own=own))
     columns = (torch.cat(part).view_as(points) for part in zip(*parts, strict=True))
     return Profile(points, *columns)
-
-
-def _spread_points(means: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay points (n, G) from left to right, and return their numbers (n,).
-
-    The next point is as far as the distance allowed by any component: `STEP` standard
-    deviations in its core, and more outside, also after the step.
-    """
-    stds = 1 / factors
-    y = (means - REACH * stds).amin(-1)
-    last = (means + REACH * stds).amax(-1)
-    counts = torch.ones(len(means), dtype=torch.int64, device=means.device)
-    steps, lag = STEP * stds, (STEP - CORE * GROWTH) * stds
-    live = torch.arange(len(means), device=means.device)
-    columns = [y.clone()]
-    buffers = torch.empty_like(means), torch.empty_like(means)
-    while len(live):
-        away, towards = (buffer[: len(live)] for buffer in buffers)
-        torch.sub(y[:, None], means, out=towards)
-        torch.add(lag, towards, alpha=GROWTH, out=away)
-        torch.add(lag, towards, alpha=-GROWTH, out=towards)
-        torch.maximum(away, towards.mul_(1 / (1 + GROWTH)), out=away)
-        step = torch.maximum(away, steps, out=away).amin(-1)
-        is_open = y < last
-        # At least to the next float.
-        y = torch.where(is_open, torch.maximum(y + step, y.nextafter(last)), y)
-        counts[live] += is_open
-        column = columns[-1].clone()
-        column[live] = y
-        columns.append(column)
-        n_open = int(is_open.sum())
-        if n_open < COMPACT_BELOW * len(live):
-            kept = is_open.nonzero()[:, 0]
-            live, y, last, means, steps, lag = (
-                part.index_select(0, kept)
-                for part in (live, y, last, means, steps, lag)
-            )
-    return torch.stack(columns, dim=1), counts
 
 
 def solve_between(
