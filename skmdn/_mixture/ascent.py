@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skmdn._mixture.core import Mixture
+from skmdn._mixture.core import Mixture, select
 from skmdn._mixture.factors import precisions as precisions_of
 from skmdn._mixture.profile import SMALLEST_LOG_SHARE
 from skmdn._mixture.surface import Surface, joint_from_whitened, survey, whiten_points
@@ -25,7 +25,7 @@ ROUNDING = 1e-15
 # likeliest there, climb as one.
 CELL = 0.25
 # Points on their way that meet in one cell of this width go on as one.
-MEETING_CELL = 0.1
+MEETING_CELL = 0.02
 LARGEST_PLACE, HASH_FACTOR = 2.0**40, 0x5851F42D4C957F2D
 
 
@@ -39,6 +39,7 @@ class Lift(NamedTuple):
 class Landscape(NamedTuple):
     """What derivatives of the log-densities of n mixtures need."""
 
+    mixture: Mixture
     surface: Surface
     precisions: Tensor  # (n, K, d * d)
     pull_factors: Tensor  # (n, d, d * K), entry j, (i, k) is P_k[i, j]
@@ -51,6 +52,7 @@ class Landscape(NamedTuple):
         precisions = precisions_of(mixture.precision_factors)
         pulls = (precisions @ mixture.means[..., None])[..., 0]
         return cls(
+            mixture,
             survey(mixture),
             precisions.flatten(2),
             precisions.permute(0, 3, 2, 1).flatten(2).contiguous(),
@@ -60,11 +62,13 @@ class Landscape(NamedTuple):
 
     def take(self, rows: Tensor) -> Landscape:
         """Select rows by a mask."""
-        surface, *parts, lift = self
         return Landscape(
-            Surface(*(part[rows] for part in surface)),
-            *(part[rows] for part in parts),
-            lift and lift._replace(origin=lift.origin[rows]),
+            Mixture(*(part[rows] for part in self.mixture)),
+            Surface(*(part[rows] for part in self.surface)),
+            self.precisions[rows],
+            self.pull_factors[rows],
+            self.pulls_at_zero[rows],
+            self.lift and self.lift._replace(origin=self.lift.origin[rows]),
         )
 
 
@@ -75,7 +79,7 @@ class Slopes(NamedTuple):
     gradient: Tensor  # (n, s, d)
     hessian: Tensor  # (n, s, d, d)
     precision: Tensor  # (n, s, d, d), the mean over the responsibilities
-    cell: Tensor  # (n, s), an integer for each cell
+    nearest: Tensor  # (n, s), the likeliest component
 
 
 def slopes_at(land: Landscape, x: Tensor) -> Slopes:
@@ -111,19 +115,20 @@ def _slopes(land: Landscape, x: Tensor) -> Slopes:
         gradient,
         spread - precision - outer,
         precision,
-        _cells(z, nearest, MEETING_CELL),
+        nearest[..., 0],
     )
 
 
-def _cells(z: Tensor, nearest: Tensor, width: float) -> Tensor:
-    """Return a number for the cell of each whitened point (n, s, d, K), (n, s).
+def _cells(land: Landscape, x: Tensor, nearest: Tensor, width: float) -> Tensor:
+    """Return a number for the cell of each point (n, s, d), (n, s).
 
-    A cell is a cube in the coordinates of the likeliest component (n, s, 1).
+    A cell is a cube in the coordinates of the likeliest component (n, s).
     """
-    own = z.take_along_dim(nearest[:, :, None], -1)[..., 0]
+    means, factors = select(land.mixture, nearest)
+    own = (factors @ (x - means)[..., None])[..., 0]
     places = (own / width).floor().clamp(-LARGEST_PLACE, LARGEST_PLACE).long()
-    cells = nearest[..., 0]
-    for output in range(z.shape[2]):
+    cells = nearest
+    for output in range(x.shape[2]):
         # The products wrap around; numbers that agree by chance are one in 2^64.
         cells = cells * HASH_FACTOR + places[..., output]
     return cells
@@ -157,13 +162,27 @@ def _propose(slopes: Slopes) -> tuple[Tensor, Tensor, Tensor]:
     longer than a Newton step may be: in the tail of a component it ends at the mean.
     """
     _, gradient, hessian, precision, _ = slopes
-    shift = torch.linalg.solve_ex(precision, gradient)[0]
-    root, failed = torch.linalg.cholesky_ex(-hessian)
-    newton = torch.cholesky_solve(gradient[..., None], root)[..., 0]
+    shift, _ = _solve(precision, gradient)
+    newton, is_concave = _solve(-hessian, gradient)
     share = (LONGEST_NEWTON_STEP / length_of(newton, precision)).clamp(max=1)
-    is_shift = (failed != 0) | (length_of(shift, precision) > LONGEST_NEWTON_STEP)
+    is_shift = ~is_concave | (length_of(shift, precision) > LONGEST_NEWTON_STEP)
     step = torch.where(is_shift[..., None], shift, newton * share[..., None])
     return shift, step, length_of(step, precision)
+
+
+def _solve(matrix: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve symmetric equations (n, s, d); return which matrices are positive definite.
+
+    The solution is that of those. Two equations have theirs in closed form.
+    """
+    if vector.shape[-1] != 2:
+        root, failed = torch.linalg.cholesky_ex(matrix)
+        return torch.cholesky_solve(vector[..., None], root)[..., 0], failed == 0
+    (a, b), (_, c) = (row.unbind(-1) for row in matrix.unbind(-2))
+    x, y = vector.unbind(-1)
+    determinant = a * c - b * b
+    solution = torch.stack([c * x - b * y, a * y - b * x], dim=-1)
+    return solution / determinant[..., None], (a > 0) & (determinant > 0)
 
 
 def length_of(step: Tensor, precision: Tensor) -> Tensor:
@@ -203,6 +222,7 @@ def ascend(land: Landscape, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # After a step back the height is not known, nor needed: mean shift climbs.
         lowest = slopes.height - 1e-11 * (1 + slopes.height.abs())
         lowest = torch.where(falls, -torch.inf, lowest)
+        place = x
         before, x = x, torch.where(falls[..., None], before + shift, x + step)
         before = torch.where(falls[..., None], x, before)
         shift = next_shift
@@ -211,7 +231,8 @@ def ascend(land: Landscape, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not live.any():
             break
         # Points that have just stepped back are not where their cell is.
-        kept, owner = _meet(slopes.cell, is_done, falls)
+        cell = _cells(land, place, slopes.nearest, MEETING_CELL)
+        kept, owner = _meet(cell, is_done, falls)
         target[index] = index.gather(1, owner)
         kept = kept[live]
         x, before, shift, lowest, index, is_done = (
@@ -295,9 +316,8 @@ def thin(land: Landscape, x: Tensor, width: float = CELL) -> tuple[Tensor, Tenso
     pieces = []
     for piece in _point_chunks(land.surface, x):
         z = whiten_points(land.surface, x[:, piece])
-        nearest = joint_from_whitened(land.surface, z).argmax(-1, keepdim=True)
-        pieces.append(_cells(z, nearest, width))
-    keys = torch.cat(pieces, dim=1)
+        pieces.append(joint_from_whitened(land.surface, z).argmax(-1))
+    keys = _cells(land, x, torch.cat(pieces, dim=1), width)
     keys, order = keys.sort(dim=1, stable=True)
     is_first = torch.ones_like(keys, dtype=torch.bool)
     is_first[:, 1:] = keys[:, 1:] != keys[:, :-1]

@@ -40,13 +40,13 @@ def merge(basins: Basins, min_mass: float) -> tuple[NDArray[np.intp], Floats]:
     masses : ndarray of shape (k,)
         Probabilities of their basins.
     """
-    masses, passes, labels = (part.copy() for part in basins[:3])
+    masses, passes = basins.masses.copy(), basins.passes.copy()
+    labels = basins.labels.copy()
     live = np.arange(len(masses))
     while len(live) > 1:
         levels = passes.max(axis=1)
-        excess = np.zeros(len(masses))
         gains = -np.expm1(np.minimum(levels[labels] - basins.heights, 0.0))
-        np.add.at(excess, labels, gains * basins.shares)
+        excess = np.bincount(labels, gains * basins.shares, minlength=len(masses))
         least = live[excess[live].argmin()]
         if excess[least] >= min_mass:
             break

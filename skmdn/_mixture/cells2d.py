@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from skmdn._mixture.factors import log_det
 from skmdn._utils.arrays import PASS_MEBIBYTES, row_chunks
 
 # Largest half-diagonal of a cell, in standard deviations of the components there.
-FINEST = 0.3
+FINEST = 0.35
 # A component whose density is below this log-share of the level, divided by the number
 # of components, does not matter.
 SMALLEST_LOG_SHARE = -5.0
@@ -31,8 +32,8 @@ class Frame(NamedTuple):
     """
 
     log_peaks: Tensor  # log-densities at the means, less the log-level
-    factors: tuple[Tensor, Tensor, Tensor, Tensor]  # A, row by row
-    offsets: tuple[Tensor, Tensor]  # b
+    factors: tuple[Tensor, ...]  # the four entries of A, row by row
+    offsets: tuple[Tensor, ...]  # the two entries of b
     origin: Tensor  # (n, 2)
     axes: Tensor  # (n, 2, 2), y = origin + axes t
 
@@ -60,7 +61,7 @@ def frame(mixture: Mixture, log_levels: Tensor) -> Frame:
     log_weights, means, factors = mixture
     n_components = means.shape[1]
     log_peaks = log_weights + log_det(factors) - LOG_2PI - log_levels[:, None]
-    squares = 2 * (log_peaks + torch.log(torch.tensor(float(n_components)).to(means)))
+    squares = 2 * (log_peaks + math.log(n_components))
     normal = mixture._replace(log_weights=log_weights.log_softmax(-1))
     centre = mean(normal)
     axes, failed = torch.linalg.cholesky_ex(cov(normal))
@@ -153,7 +154,7 @@ def _classify(
     """Return which cells can hold the boundary, and which are too large, (m,) each."""
     centres = (torch.stack([x, y], dim=1) + 0.5).to(frame.origin) * side
     n_components = reach.shape[1]
-    least = SMALLEST_LOG_SHARE - torch.log(torch.tensor(float(n_components))).item()
+    least = SMALLEST_LOG_SHARE - math.log(n_components)
     is_open, is_coarse = [], []
     for piece in row_chunks(len(rows), 8 * n_components, PASS_MEBIBYTES):
         row = rows[piece]

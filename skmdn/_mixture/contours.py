@@ -30,10 +30,12 @@ from skmdn._utils.arrays import PASS_MEBIBYTES, row_chunks
 # Coordinates of vertices are integers in half-sides of the smallest cell.
 BITS = LAST_LEVEL + 2
 UNIT = 0.5 ** (LAST_LEVEL + 1)
-# Steps by which a crossing is refined.
-CROSSING_STEPS = 4
+# Steps by which a crossing is refined, and the log-ratio to the level that ends them.
+MAX_CROSSING_STEPS, CROSSING_TOLERANCE = 20, 1e-7
+# The same for a point between two crossings.
+BULGE_STEPS, BULGE_TOLERANCE = 4, 1e-4
 # Gauss-Legendre points of the integral along each piece of an outline.
-GREEN_POINTS = 3
+GREEN_POINTS = 2
 
 
 class Contour(NamedTuple):
@@ -54,7 +56,43 @@ def trace(mixture: Mixture, log_levels: Tensor) -> Contour:
     starts, ends, rows, points = _segments(square, boundary_cells(square))
     following = torch.empty_like(starts)
     following[starts] = ends
-    return Contour(rows, square.to_y(rows, points), following)
+    bent, between = _bulge(square, rows, points, points[following])
+    place = torch.arange(len(bent), device=rows.device) + len(rows)
+    onwards = following[bent]
+    following[bent] = place
+    return Contour(
+        torch.cat([rows, rows[bent]]),
+        square.to_y(torch.cat([rows, rows[bent]]), torch.cat([points, between])),
+        torch.cat([following, onwards]),
+    )
+
+
+def _bulge(
+    square: Frame, rows: Tensor, start: Tensor, end: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Move the middles of pieces (m, 2) along their normals onto the boundary.
+
+    By the secant method, over less than half of the length of a piece. Return the
+    positions (k,) of pieces for which it ends there, and the points (k, 2).
+    """
+    middle, step = (start + end) / 2, end - start
+    normal = torch.stack([step[:, 1], -step[:, 0]], dim=1)
+    before, share = torch.zeros_like(middle[:, 0]), torch.full_like(middle[:, 0], 0.05)
+    last = excess_at(square, rows, middle)
+    pending = torch.arange(len(rows), device=rows.device)
+    found = [(pending[:0], middle[:0])]
+    for _ in range(BULGE_STEPS):
+        place = middle[pending] + share[:, None] * normal[pending]
+        value = excess_at(square, rows[pending], place)
+        is_found = value.abs() < BULGE_TOLERANCE
+        found.append((pending[is_found], place[is_found]))
+        following = share - value * (share - before) / (value - last)
+        following = following.nan_to_num(0.0).clamp(-0.5, 0.5)
+        pending, before, last, share = (
+            part[~is_found] for part in (pending, share, value, following)
+        )
+    positions, points = map(torch.cat, zip(*found, strict=True))
+    return positions, points
 
 
 def outlines(contour: Contour) -> tuple[list[int], list[Tensor]]:
@@ -137,9 +175,8 @@ def _segments(square: Frame, cells: Cells) -> tuple[Tensor, Tensor, Tensor, Tens
         for sides in (is_in & ~turned_in, ~is_in & turned_in)
     ]
     pairs[1] = pairs[1].flip(1)  # the inner vertex first
-    packed, position = (
-        torch.cat(pairs) @ torch.tensor([len(vertices), 1], device=corner.device)
-    ).unique(return_inverse=True)
+    first, second = torch.cat(pairs).unbind(1)
+    packed, position = (first * len(vertices) + second).unique(return_inverse=True)
     sides = torch.stack([packed // len(vertices), packed % len(vertices)], dim=1)
     starts, ends = position.chunk(2)
     rows, inner = _place(vertices[sides[:, 0]])
@@ -209,7 +246,7 @@ def _place(keys: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows (m,) and coordinates t (m, 2) of keys (m,)."""
     mask = (1 << BITS) - 1
     places = torch.stack([(keys >> BITS) & mask, keys & mask], dim=1)
-    return keys >> 2 * BITS, places * torch.tensor(UNIT, dtype=torch.float64)
+    return keys >> 2 * BITS, places.to(torch.float64) * UNIT
 
 
 def _cross(
@@ -219,17 +256,26 @@ def _cross(
 
     By the method of the false position with the weights of Anderson and Bjoerck.
     """
-    inner, outer = ends
-    (low_value, high_value), low = excess.unbind(1), torch.zeros_like(excess[:, 0])
+    inner, step = ends[0], ends[1] - ends[0]
+    shares = torch.zeros_like(excess[:, 0])
+    pending = torch.arange(len(rows), device=rows.device)
+    (low_value, high_value), low = excess.unbind(1), shares.clone()
     high = torch.ones_like(low)
-    share = low
-    for _ in range(CROSSING_STEPS):
+    for _ in range(MAX_CROSSING_STEPS):
         share = low + (high - low) * low_value / (low_value - high_value)
-        value = excess_at(square, rows, inner + share[:, None] * (outer - inner))
+        place = inner[pending] + share[:, None] * step[pending]
+        value = excess_at(square, rows[pending], place)
+        shares[pending] = share
         is_in = value > 0
-        ratio = torch.where(is_in, 1 - value / low_value, 1 - value / high_value)
+        ratio = 1 - value / torch.where(is_in, low_value, high_value)
         weight = torch.where(ratio > 0, ratio, 0.5)
         high_value = torch.where(is_in, high_value * weight, value)
         low_value = torch.where(is_in, value, low_value * weight)
         low, high = torch.where(is_in, share, low), torch.where(is_in, high, share)
-    return share
+        moving = (value.abs() > CROSSING_TOLERANCE).nonzero()[:, 0]
+        pending, low, high, low_value, high_value = (
+            part[moving] for part in (pending, low, high, low_value, high_value)
+        )
+        if not len(pending):
+            break
+    return shares

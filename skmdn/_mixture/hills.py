@@ -253,7 +253,9 @@ def _basins(
     squares = torch.einsum("nsmi,nsij,nsmj->nsm", apart, slopes.precision, apart)
     labels = squares.argmin(-1).gather(1, end_of)
     counts = [piece.stop - piece.start for piece in pieces]
-    heights = heights_at(land, points) if most > 1 else torch.zeros(points.shape[:2])
+    heights = (
+        heights_at(land, points) if most > 1 else points.new_zeros(points.shape[:2])
+    )
     curvatures = -slopes.hessian.take_along_dim(modes[..., None, None], 1)
     passes = _passes(land, places, curvatures)
     share = 1 / points.shape[1]

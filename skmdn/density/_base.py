@@ -233,7 +233,7 @@ class ConditionalDensity(Distribution):
         ...     x, y = outline.T
         ...     return (x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
         >>> outlines = normal.hdr(0.9)[0]
-        >>> len(outlines), round(sum(map(area, outlines)), 1)
+        >>> len(outlines), round(float(sum(map(area, outlines))), 1)
         (1, 28.9)
         """
 

@@ -67,9 +67,9 @@ class RegionMethods(ConditionalDensity):
         or ascents that meet, in a small cell go on as one. Maxima closer
         than 1e-3 standard deviations at the point are one mode. The search is not
         exhaustive: on 2869 random mixtures of 2 to 40 components and 2, 3 or 5
-        outputs it found all but 2 of the 25054 modes that a search from hundreds of
-        starts found. No row is without a mode, and components of weight zero have
-        none.
+        outputs the search without cells found all but 2 of the 25054 modes that one
+        from hundreds of starts found, and with cells it found the same modes on 1860
+        more. No row is without a mode, and components of weight zero have none.
 
         The probabilities for several outputs are shares of 4096 quasi-random points
         that climb too; their error is below 0.02. A pass is the lowest point on the
@@ -241,11 +241,11 @@ def _log_levels(
         rows = np.arange(len(density))
         if log_density is not None:
             is_near = np.abs(log_density - levels[index]) <= error
-            rows = np.flatnonzero(is_near.reshape(-1, len(density)).any(axis=0))
+            rows = np.flatnonzero(is_near.any(axis=(*range(is_near.ndim - 1),)))
         if len(rows):
             levels[index, rows] = map_rows(
                 partial(_corrected_levels, density.supports, confidences[index]),
-                take_rows(density.mixture, rows),
+                take_rows(density.mixture, to_tensor(rows, torch.int64)),
                 to_tensor(np.column_stack([levels[index], error])[rows]),
                 axis=0,
                 n_points=N_OUTLINE_POINTS,
@@ -257,9 +257,8 @@ def _corrected_levels(
     supports: Supports, confidence: float, mixture: Mixture, sampled: Tensor
 ) -> Tensor:
     """Return exact log-levels (n,) from approximate ones and their errors (n, 2)."""
-    return _mixture.exact_levels(
-        mixture, confidence, *sampled.unbind(1), bounds=supports.bounds
-    )
+    level, error = sampled.unbind(1)
+    return _mixture.exact_levels(mixture, confidence, level, error, supports.bounds)
 
 
 def _sampled_levels(
