@@ -2,9 +2,14 @@
 
     python benchmarks/queries.py                  skmdn and SciPy
     python benchmarks/queries.py --peers          also sampling by sbi and skpro
+    python benchmarks/queries.py --table TABLE.npz --before CHECKOUT
 
 The ratios are those of medians, measured alternately in this process. Peers are not
 dependencies: install those that you need (`pip install sbi skpro`).
+
+With `--table`, which can be repeated, the default fit of each table is timed instead,
+on the test rows of its first split: here, and in another checkout of skmdn. Set
+OMP_NUM_THREADS=1 to compare them on one core.
 """
 
 from __future__ import annotations
@@ -13,18 +18,26 @@ import argparse
 import platform
 import resource
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import scipy
 import torch
+from _checkouts import load_checkout
+from _tables import load
 from _timing import time_in_turn
 from scipy import stats
+from sklearn.model_selection import train_test_split
 
 import skmdn
-from skmdn import MixtureDensity
+from skmdn import MDNRegressor, MixtureDensity
 from skmdn.metrics import crps
 
 N_ROWS = 100_000
+QUERIES = "hdr", "modes", "entropy", "crps"
+JOINT_QUERIES = "modes", "entropy", "hdr_level"
 LEVELS = np.linspace(0.1, 0.9, 9)
 
 
@@ -33,14 +46,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=N_ROWS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--table", type=Path, action="append", default=[])
+    parser.add_argument("--before", type=Path, help="another checkout of skmdn")
     options = parser.parse_args()
     print(
         f"{platform.machine()}, {torch.get_num_threads()} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"SciPy {scipy.__version__}, skmdn {skmdn.__version__}"
     )
-    time_queries(options.rows, options.repeats)
-    time_sampling(options.rows, options.repeats, with_peers=options.peers)
+    if options.table:
+        before = load_checkout(options.before) if options.before else None
+        for path in options.table:
+            time_table(path, options.rows, options.repeats, before)
+    else:
+        time_queries(options.rows, options.repeats)
+        time_sampling(options.rows, options.repeats, with_peers=options.peers)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of this process: {peak:.0f} MiB")
 
@@ -73,6 +93,53 @@ def time_queries(n_rows: int, repeats: int) -> None:
         print(f"{name:28}{seconds[name]:9.3f}  {per_million:26.3f}")
     ratio = seconds["9 quantiles"] / seconds["SciPy norm.ppf, same number"]
     print(f"quantiles / norm.ppf: {ratio:.1f}")
+
+
+def time_table(
+    path: Path, n_rows: int, repeats: int, before: ModuleType | None
+) -> None:
+    """Time queries of the default fit of a table, in milliseconds per row."""
+    X, y, masks = load(path)
+    is_test = masks[0].astype(bool) if masks is not None else None
+    if is_test is None:
+        is_test = np.zeros(len(X), dtype=bool)
+        is_test[
+            train_test_split(np.arange(len(X)), test_size=0.1, random_state=0)[1]
+        ] = True
+    mdn = MDNRegressor(random_state=0).fit(X[~is_test], y[~is_test])
+    density, observed = mdn.predict_density(X[is_test][:n_rows]), y[is_test][:n_rows]
+    parts = density.weights, density.means, density.precision_factors
+    libraries: dict[str, Any] = {"now": skmdn}
+    if before is not None:
+        libraries["before"] = before
+    print(
+        f"\n{path.stem}: {len(density)} rows, {density.n_components} components, "
+        f"{density.n_outputs} outputs; ms per row"
+    )
+    for query in QUERIES if density.n_outputs == 1 else JOINT_QUERIES:
+        tasks = {
+            name: query_task(library.MixtureDensity(*parts), library, query, observed)
+            for name, library in libraries.items()
+        }
+        seconds = time_in_turn(tasks, repeats)
+        each = {name: 1e3 * value / len(density) for name, value in seconds.items()}
+        columns = "  ".join(f"{name} {value:9.3f}" for name, value in each.items())
+        ratio = f"  ratio {each['before'] / each['now']:6.1f}" if before else ""
+        print(f"{query:12}{columns}{ratio}")
+
+
+def query_task(
+    density: Any, library: Any, query: str, observed: Any
+) -> Callable[[], object]:
+    """Return a function that answers a query by the density of one checkout."""
+    tasks: dict[str, Callable[[], object]] = {
+        "modes": density.modes,
+        "entropy": density.entropy,
+        "crps": lambda: library.metrics.crps(observed, density),
+        "hdr": lambda: density.hdr(0.9),
+        "hdr_level": lambda: density.hdr_level(0.9),
+    }
+    return tasks[query]
 
 
 def time_sampling(n_rows: int, repeats: int, *, with_peers: bool) -> None:

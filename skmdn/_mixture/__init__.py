@@ -12,6 +12,7 @@ solve. Densities and moments are differentiable by autograd; no function keeps s
 from skmdn._mixture.affine import affine
 from skmdn._mixture.bounded_scores import bounded_crps, bounded_variogram_score
 from skmdn._mixture.boxes import box_probability
+from skmdn._mixture.contours import outlines
 from skmdn._mixture.core import (
     LOG_2PI,
     Mixture,
@@ -44,10 +45,12 @@ from skmdn._mixture.factors import (
     reorder,
     triangularise,
 )
-from skmdn._mixture.hdr import (
+from skmdn._mixture.hdr import n_region_points, regions
+from skmdn._mixture.levels import (
+    exact_levels,
     log_levels,
     n_level_points,
-    regions,
+    trace_regions,
 )
 from skmdn._mixture.maps import Bounds
 from skmdn._mixture.modes import (
@@ -96,6 +99,7 @@ __all__ = [
     "draw_components",
     "energy_score",
     "entropy",
+    "exact_levels",
     "factors_from_covariances",
     "find_modes",
     "invert_factors",
@@ -111,8 +115,10 @@ __all__ = [
     "n_entropy_points",
     "n_level_points",
     "n_mode_points",
+    "n_region_points",
     "n_uniforms",
     "normal_cdf",
+    "outlines",
     "ppf",
     "precisions",
     "recorded_crps",
@@ -127,6 +133,7 @@ __all__ = [
     "sample",
     "sample_rows",
     "select",
+    "trace_regions",
     "triangularise",
     "unwhiten",
     "var",

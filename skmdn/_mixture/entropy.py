@@ -10,14 +10,19 @@ from torch import Tensor
 
 from skmdn._mixture.core import LOG_2PI, Mixture, fill_empty
 from skmdn._mixture.factors import log_det
-from skmdn._mixture.panels import cut
+from skmdn._mixture.panels import Spacing, cut, lay_points
+from skmdn._mixture.profile import parameters_of, select_parameters
 from skmdn._mixture.quasirandom import joint_at_points
 from skmdn._mixture.surface import centre
-from skmdn._utils.arrays import row_chunks
+from skmdn._utils.arrays import PASS_MEBIBYTES, row_chunks
 
 # One output: a component is taken as zero beyond this many standard deviations. Panels
-# are at most as long as the smallest standard deviation of the components there.
-REACH, LONGEST_PANEL, PANEL_POINTS = 7.0, 1.0, 8
+# are at most twice as long as the smallest standard deviation of the components there.
+REACH = 7.0
+SPACING, POINTS = Spacing(step=2.0, core=5.0, growth=0.5, reach=REACH), 12
+# Means in standard deviations beyond which panels are relative to a mean; these are at
+# most as long as the smallest standard deviation.
+LARGEST_DISTANCE, LONGEST_PANEL, PANEL_POINTS = 1e6, 1.0, 8
 # Several outputs: quasi-random points per row.
 POINTS_PER_COMPONENT, FEWEST_POINTS, MOST_POINTS = 1024, 2**13, 2**16
 # Arithmetic on denormal numbers is a hundred times slower.
@@ -28,7 +33,7 @@ def n_entropy_points(mixture: Mixture) -> int:
     """Return the points per row at which every component is evaluated."""
     _, n_components, n_outputs = mixture.means.shape
     if n_outputs == 1:
-        return 2 * PANEL_POINTS * n_components
+        return 3
     wanted: int = 2 ** math.ceil(math.log2(POINTS_PER_COMPONENT * n_components))
     return min(max(wanted, FEWEST_POINTS), MOST_POINTS)
 
@@ -73,8 +78,50 @@ def _ambiguity_by_panels(mixture: Mixture) -> Tensor:
     Where there is one component H(C | Y) is zero.
     """
     mixture, _ = centre(mixture)
-    means, factors = mixture.means[..., 0], mixture.precision_factors[..., 0, 0]
-    log_peaks = mixture.log_weights + factors.log() - LOG_2PI / 2
+    log_peaks, means, factors = parameters_of(mixture)
+    log_peaks = log_peaks - LOG_2PI / 2
+    is_far = ((means * factors).abs() > LARGEST_DISTANCE).any(-1)
+    total = torch.zeros_like(means[:, 0])
+    for rows, integrate in ((~is_far, _integrate), (is_far, _integrate_far)):
+        if rows.any():
+            total[rows] = integrate(log_peaks[rows], means[rows], factors[rows])
+    return total
+
+
+def _integrate(log_peaks: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """Integrate between points that any component allows, (n,).
+
+    The largest of the peaks of a row is taken off, and not that at each point: sums are
+    then products with a vector of ones, and the density is zero where they are tiny.
+    """
+    largest = log_peaks.amax(-1, keepdim=True)
+    log_peaks = log_peaks - largest
+    ones = torch.ones_like(log_peaks[0])
+    ends, counts = lay_points(means, factors, SPACING)
+    place = torch.arange(ends.shape[1] - 1, device=means.device)
+    rows, index = (place < counts[:, None] - 1).nonzero(as_tuple=True)
+    start, half = ends[rows, index], (ends[rows, index + 1] - ends[rows, index]) / 2
+    points, weights = (
+        means.new_tensor(part) for part in np.polynomial.legendre.leggauss(POINTS)
+    )
+    total = torch.zeros_like(means[:, 0])
+    n_numbers = POINTS * means.shape[1]
+    for piece in row_chunks(len(rows), 8 * n_numbers, PASS_MEBIBYTES):
+        row, scale = rows[piece], half[piece, None]
+        peak, mean, factor = select_parameters((log_peaks, means, factors), row)
+        y = start[piece, None] + scale * (1 + points)  # (panels, points)
+        z = (y[..., None] - mean[:, None]).mul_(factor[:, None])
+        excess = torch.addcmul(peak[:, None], z, z, value=-0.5)
+        excess.clamp_(min=SMALLEST_LOG_SHARE)
+        shares = torch.exp(excess, out=z)
+        density = shares @ ones
+        ambiguity = density * density.log() - shares.mul_(excess) @ ones
+        total.index_add_(0, row, (scale * ambiguity) @ weights)
+    return total * largest[:, 0].exp()
+
+
+def _integrate_far(log_peaks: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """Integrate on panels whose ends are relative to a mean, (n,)."""
     rows, nearest, start, half_width, _ = cut(
         means, factors, reach=REACH, least=2, relative=LONGEST_PANEL
     )

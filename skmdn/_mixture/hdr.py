@@ -1,4 +1,4 @@
-"""Highest-density regions and their levels."""
+"""Highest-density regions of one output."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from skmdn._mixture import core
 from skmdn._mixture.core import Mixture
 from skmdn._mixture.maps import Bounds, log_slope
 from skmdn._mixture.profile import (
-    NODES,
+    Parameters,
     Profile,
     differentiate_log_density,
-    find_critical_points,
+    monotone_profile,
+    parameters_of,
     select_parameters,
     solve_between,
 )
-from skmdn._mixture.quasirandom import joint_at_points
 from skmdn._mixture.tilts import as_function_of_latent
-from skmdn._mixture.univariate import normal_cdf
+from skmdn._mixture.univariate import probability_between
 from skmdn._utils.warn import warn
 
 # Newton's method with bisection, then bisection alone, which always ends.
@@ -39,8 +39,8 @@ TIED_HEIGHTS = 1e-13
 SMALLEST_SLOPE = 1e-300
 # Difference of a probability from the confidence that calls for a warning.
 LARGEST_MISS = 1e-7
-# Several outputs: quasi-random points per row.
-LEVEL_POINTS = 8192
+# One output: arrays with all components of a row that a search holds at once.
+N_SEARCH_POINTS = 3
 
 
 class Regions(NamedTuple):
@@ -57,14 +57,14 @@ class Terrain(NamedTuple):
     Without bounds both are the density itself.
     """
 
-    heights: Mixture  # the density of y
+    heights: Parameters  # the density of y
     masses: Mixture  # the density of z
     bounds: Bounds | None
 
     def take(self, rows: Tensor) -> Terrain:
         """Select rows (m,)."""
         return Terrain(
-            core.select_rows(self.heights, rows),
+            select_parameters(self.heights, rows),
             core.select_rows(self.masses, rows),
             self.bounds,
         )
@@ -76,16 +76,11 @@ class Terrain(NamedTuple):
         return log_heights + log_slope(self.bounds, z)
 
 
-def n_level_points(mixture: Mixture, bounds: Bounds | None = None) -> int:
-    """Count points per row at which `log_levels` evaluates every component."""
-    if mixture.means.shape[-1] > 1:
-        return LEVEL_POINTS
+def n_region_points(bounds: Bounds | None = None) -> int:
+    """Count points per row at which `regions` evaluates every component."""
     # An interval triples both points and components.
     n_copies = 1 if bounds is None or not bounds.is_interval.any() else 3
-    return 2 * len(NODES) * n_copies**2
-
-
-# -- one output ------------------------------------------------------------------
+    return N_SEARCH_POINTS * n_copies**2
 
 
 def regions(
@@ -99,8 +94,10 @@ def regions(
     those of z.
     """
     mixture = core.fill_empty(mixture)
-    terrain = Terrain(as_function_of_latent(mixture, bounds), mixture, bounds)
-    profile, rows, modes = find_critical_points(terrain.heights)
+    heights = as_function_of_latent(mixture, bounds)
+    terrain = Terrain(parameters_of(heights), mixture, bounds)
+    profile, critical = monotone_profile(heights)
+    rows, modes = critical.rows[critical.is_mode], critical.points[critical.is_mode]
     parts = []
     for confidence in confidences:
         if confidence > LARGEST_FLAT:
@@ -145,8 +142,7 @@ def _flat_regions(
     is_flat : Tensor of shape (n,)
         Rows for which this holds.
     """
-    parameters = select_parameters(terrain.heights, rows)
-    heights, _, second, _ = differentiate_log_density(modes, *parameters)
+    heights, _, second = differentiate_log_density(terrain.heights, rows, modes)
     lowest = heights.new_full((len(terrain.masses.means),), -math.inf)
     top = lowest.scatter_reduce(0, rows, heights, "amax")
     below = top[rows] - heights
@@ -162,7 +158,7 @@ def _flat_regions(
     half = shares * confidence / masses[rows] / 2
     depth = torch.zeros_like(top)
     for end in (modes - half, modes + half):
-        drop = top[rows] - differentiate_log_density(end, *parameters)[0]
+        drop = top[rows] - differentiate_log_density(terrain.heights, rows, end)[0]
         depth.scatter_reduce_(0, rows, drop * is_top, "amax")
     is_near = ~is_top & (below <= 4 * depth[rows])
     is_flat = (depth < FLAT_DEPTH).index_fill(0, rows[is_near], value=False)
@@ -245,7 +241,7 @@ def _trim(
     index = is_loose[rows].nonzero()[:, 0]
     rows = (is_loose.cumsum(0) - 1)[rows[index]]
     lower, upper = edges[index].unflatten(0, (-1, 2)).unbind(1)
-    heights = core.log_prob(core.select_rows(mixture, rows), edges[index, None])
+    heights = differentiate_log_density(parameters_of(mixture), rows, edges[index])[0]
     gains = (speeds[index] * heights.exp()).unflatten(0, (-1, 2)).sum(1)
     speeds = speeds[index].unflatten(0, (-1, 2))
     speed, rows = speeds.sum(1), rows[::2]
@@ -297,7 +293,7 @@ def _without_empty(regions: Regions) -> Regions:
 
 def _first_level(terrain: Terrain, profile: Profile, confidence: float) -> Tensor:
     """Approximate the log-level by whole intervals between points, (n,)."""
-    points, heights, _ = profile
+    points, heights = profile.points, profile.heights
     density = terrain.log_mass(points, heights).exp()
     mass = points.diff(dim=-1) * (density[:, 1:] + density[:, :-1]) / 2
     middle = (heights[:, 1:] + heights[:, :-1]) / 2
@@ -309,7 +305,7 @@ def _first_level(terrain: Terrain, profile: Profile, confidence: float) -> Tenso
 
 
 def _edges(
-    mixture: Mixture, profile: Profile, level: Tensor
+    parameters: Parameters, profile: Profile, level: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve for the level: rows, positions and slopes of the edges, each (n_edges,)."""
     heights = profile.heights
@@ -318,18 +314,19 @@ def _edges(
     is_above[:, 0] = is_above[:, -1] = False
     rows, left = (is_above[:, 1:] != is_above[:, :-1]).nonzero(as_tuple=True)
     sign = torch.where(is_above[rows, left], -1.0, 1.0).to(level)
-    parameters = select_parameters(mixture, rows)
 
-    def excess(y: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        *row, level, sign = arguments
-        value, first, second, _ = differentiate_log_density(y, *row)
+    def excess(
+        y: Tensor, row: Tensor, level: Tensor, sign: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        value, first, second = differentiate_log_density(parameters, row, y)
         return sign * (value - level), sign * first, sign * second
 
-    share = _share_of_way(profile, rows, left, level[rows])
+    level = level[rows]
+    share = _share_of_way(profile, rows, left, level)
     y = solve_between(
-        excess, profile.points, rows, left, (*parameters, level[rows], sign), share
+        excess, parameters, profile.points, (rows, left), share, level, sign
     )
-    return rows, y, differentiate_log_density(y, *parameters)[1]
+    return rows, y, differentiate_log_density(parameters, rows, y)[1]
 
 
 def _share_of_way(
@@ -378,34 +375,5 @@ def _small_mass(
 
 def _mass(mixture: Mixture, rows: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """Sum the probabilities of intervals (m,) of rows (m,) over each row, (n,)."""
-    log_weights, means, factors = select_parameters(mixture, rows)
-    lower, upper = ((edge[:, None] - means) * factors for edge in (lower, upper))
-    # Differences are taken in the smaller tail, where the cdf is accurate.
-    flip = torch.where(lower + upper > 0, -1.0, 1.0).to(lower)
-    between = normal_cdf(upper * flip) - normal_cdf(lower * flip)
-    mass = (log_weights.exp() * between * flip).sum(-1)
+    mass = probability_between(mixture, rows, lower, upper)
     return mass.new_zeros(len(mixture.means)).index_add_(0, rows, mass)
-
-
-# -- any number of outputs ---------------------------------------------------------
-
-
-def log_levels(
-    mixture: Mixture, confidences: Sequence[float], bounds: Bounds | None = None
-) -> Tensor:
-    """Compute log-densities exceeded with the given probabilities, (n_confidences, n).
-
-    For one output they are those of `regions`. For several they are quantiles of the
-    log-density at points that represent the mixture.
-    """
-    if mixture.means.shape[-1] == 1:
-        return torch.stack([r.log_level for r in regions(mixture, confidences, bounds)])
-    parts = []
-    for points, joint in joint_at_points(mixture, LEVEL_POINTS):
-        part = joint.logsumexp(1)
-        if bounds is not None:
-            part -= log_slope(bounds, points).sum(-1)
-        parts.append(part)
-    heights = torch.cat(parts, dim=1).sort(-1, descending=True).values
-    last = [math.ceil(confidence * LEVEL_POINTS) - 1 for confidence in confidences]
-    return heights.T[[min(max(index, 0), LEVEL_POINTS - 1) for index in last]]

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skmdn._mixture.roots import COMPACT_BELOW
+
 
 class Panels(NamedTuple):
     """Panels of n mixtures as one list, sorted by row and position, all (n_panels,)."""
@@ -65,3 +67,56 @@ def cut(
         step / 2,
         n_there.flatten()[of_piece],
     )
+
+
+class Spacing(NamedTuple):
+    """Largest distance of neighbouring points, in standard deviations of a component.
+
+    It is `step` within `core` standard deviations of the mean, and grows by `growth`
+    for each further one, up to `reach`.
+    """
+
+    step: float
+    core: float
+    growth: float
+    reach: float
+
+
+def lay_points(
+    means: Tensor, factors: Tensor, spacing: Spacing
+) -> tuple[Tensor, Tensor]:
+    """Lay points (n, G) from left to right, and return their numbers (n,).
+
+    The next point is as far as any component allows, here and there.
+    """
+    step, core, growth, reach = spacing
+    stds = 1 / factors
+    y = (means - reach * stds).amin(-1)
+    last = (means + reach * stds).amax(-1)
+    counts = torch.ones(len(means), dtype=torch.int64, device=means.device)
+    steps, lag = step * stds, (step - core * growth) * stds
+    live = torch.arange(len(means), device=means.device)
+    columns = [y.clone()]
+    buffers = torch.empty_like(means), torch.empty_like(means)
+    while len(live):
+        away, towards = (buffer[: len(live)] for buffer in buffers)
+        torch.sub(y[:, None], means, out=towards)
+        torch.add(lag, towards, alpha=growth, out=away)
+        torch.add(lag, towards, alpha=-growth, out=towards)
+        torch.maximum(away, towards.mul_(1 / (1 + growth)), out=away)
+        ahead = torch.maximum(away, steps, out=away).amin(-1)
+        is_open = y < last
+        # At least to the next float.
+        y = torch.where(is_open, torch.maximum(y + ahead, y.nextafter(last)), y)
+        counts[live] += is_open
+        column = columns[-1].clone()
+        column[live] = y
+        columns.append(column)
+        n_open = int(is_open.sum())
+        if n_open < COMPACT_BELOW * len(live):
+            kept = is_open.nonzero()[:, 0]
+            live, y, last, means, steps, lag = (
+                part.index_select(0, kept)
+                for part in (live, y, last, means, steps, lag)
+            )
+    return torch.stack(columns, dim=1), counts

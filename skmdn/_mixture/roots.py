@@ -99,7 +99,8 @@ def _halley(
     step = newton / (bend - 1)
     following = x + step
     is_last = step.abs() <= LAST_HALLEY_STEP * scale
-    is_outside = ~((following > low) & (following < high))
+    # A last step below rounding stays on the end of the bracket at which it starts.
+    is_outside = ~((following > low) & (following < high) | is_last & (following == x))
     if is_outside.any():
         middle = low + (high - low) / 2
         following = torch.where(is_outside, middle, following)

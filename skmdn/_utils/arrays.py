@@ -17,6 +17,9 @@ from skmdn._utils.warn import warn
 MEBIBYTE = 2**20
 # Chunks that fit a processor's cache are several times faster than large ones.
 CACHE_MEBIBYTES = 16
+# Arrays of this size are allocated without the system, and many passes over one stay
+# in the cache of a core.
+PASS_MEBIBYTES = 1 / 8
 
 
 def to_tensor(
@@ -150,8 +153,11 @@ def rows_per_chunk(bytes_per_row: int, mebibytes: float = CACHE_MEBIBYTES) -> in
     return max(1, int(budget // max(1, bytes_per_row)))
 
 
-def row_chunks(n_rows: int, bytes_per_row: int) -> Iterator[slice]:
+def row_chunks(
+    n_rows: int, bytes_per_row: int, mebibytes: float = CACHE_MEBIBYTES
+) -> Iterator[slice]:
     """Cut rows into slices that fit the cache and scikit-learn's `working_memory`."""
-    size = rows_per_chunk(bytes_per_row, get_config()["working_memory"])
+    bound = min(mebibytes, get_config()["working_memory"])
+    size = rows_per_chunk(bytes_per_row, bound)
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))

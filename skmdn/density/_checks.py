@@ -45,6 +45,16 @@ def as_confidences(confidence: ArrayLike) -> NDArray[np.float64]:
     return confidences
 
 
+def as_min_mass(min_mass: Any) -> float:
+    """Convert the least probability of a mode to a float; raise outside [0, 1]."""
+    least = as_real("min_mass", min_mass)
+    if least.ndim or not 0 <= least <= 1:
+        raise ValueError(
+            f"min_mass must be a probability, a number in [0, 1], got {min_mass!r}."
+        )
+    return float(least)
+
+
 def as_given(
     given: Mapping[Any, ArrayLike], outputs: Outputs, n_rows: int
 ) -> tuple[list[int], NDArray[np.float64]]:

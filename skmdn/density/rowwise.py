@@ -278,6 +278,11 @@ def map_mixtures(
     return Mixture(*map(torch.cat, zip(*parts, strict=True)))
 
 
+def point_chunks(mixture: Mixture, n_points: int) -> Iterator[slice]:
+    """Cut rows into slices for a number of evaluations of every component per row."""
+    return row_chunks(len(mixture.means), n_points * _bytes_per_point(mixture))
+
+
 def mixture_chunks(mixture: Mixture) -> Iterator[slice]:
     """Cut rows into slices whose factors fit the cache."""
     # At least one slice, which is empty if there are no rows.

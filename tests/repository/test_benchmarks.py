@@ -286,3 +286,28 @@ def test_missing_values_are_compared_with_complete_tables(
     assert len({row["missing"] for row in rows}) == 2
     assert rows[0]["missing"] != rows[0]["complete"]
     assert "other" in capsys.readouterr().out
+
+
+def test_queries_of_two_checkouts_agree_and_do_not_mix(data, capsys):
+    queries = load_benchmark("queries")
+    before = queries.load_checkout(ROOT)
+    assert before is not skmdn
+    assert sys.modules["skmdn"] is skmdn
+    parts = [[0.5, 0.5]], [[-1.0, 1.0]], [[2.0, 2.0]]
+    tasks = [
+        queries.query_task(library.MixtureDensity(*parts), library, "crps", [0.0])
+        for library in (skmdn, before)
+    ]
+    assert_allclose(tasks[0](), tasks[1]())
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_queries_of_a_table_are_timed_in_both(name, data, monkeypatch, capsys):
+    queries = load_benchmark("queries")
+    small = MDNRegressor(2, n_estimators=1, max_iter=2)
+    monkeypatch.setattr(queries, "MDNRegressor", small.set_params)
+    queries.time_table(data / f"{name}.npz", 3, 1, skmdn)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0].startswith(f"{name}: 3 rows, 2 components")
+    assert all("ratio" in line for line in lines[1:])
+    assert len(lines) == {"one": 5, "two": 4}[name]

@@ -83,13 +83,19 @@ OTHERS = {
     ),
     "density": (SCALAR, (Y[:, 0], None, "abc", [SCALAR])),
     "confidence": (0.9, (None, "abc", -0.1, 1.1, np.nan, [0.5, 2], [[0.5]], 1j)),
+    "min_mass": (0.1, (None, "abc", -0.1, 1.1, np.nan, [0.5], 1j)),
     "order": (0.5, (None, "abc", 0, -1, np.nan, [1.0], 1j)),
     "region": ("hdr", ("box", 0.9, ["hdr"])),
     "offset": (0.25, ("abc", np.nan, np.inf, [1.0], 1j)),
     "resolution": (0.5, (None, "abc", 0, -1, np.nan, np.inf, [1.0], 1j)),
 }
+<<<<<<< HEAD
 # An option without values of its own.
 ELSEWHERE = {"return_error": False, "return_divergence": False}
+=======
+# Options without values of their own.
+ELSEWHERE = {"return_error": False, "return_mass": False}
+>>>>>>> h-modes
 
 
 def parameters_of(function):

@@ -302,7 +302,7 @@ def test_confidences_outside_their_range_are_refused(confidence):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p: p.hdr(0.5), r"hdr needs one output.*has 2.*marginal"),
+        (lambda p: p.hdr(1.5), "confidence must lie"),
         (lambda p: p.marginal(0).hdr(1.5), r"confidence must lie in \[0, 1\], got 1.5"),
         (lambda p: p.hdr_level(-0.1), r"confidence must lie in \[0, 1\], got -0.1"),
         (lambda p: p.in_hdr([0, np.nan], 0.5), "y contains NaN"),

@@ -325,7 +325,7 @@ def test_a_batch_without_rows_has_empty_results():
         (lambda p: TransformedDensity(p), TypeError, "latent must be a MixtureDensity"),
         (lambda p: TransformedDensity(p.latent, (1, 0)), ValueError, "target_support"),
         (lambda p: p.cdf([0.5, 0.5]), ValueError, "one output"),
-        (lambda p: p.hdr(0.5), ValueError, "one output"),
+        (lambda p: p.interval(0.5), ValueError, "one output"),
         (
             lambda p: p.condition({0: -1.0}),
             ValueError,
