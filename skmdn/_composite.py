@@ -89,9 +89,11 @@ def sample(
     >>> from skmdn import MDNRegressor, sample
     >>> from skmdn.datasets import load_geyser
     >>> X, y = load_geyser(return_X_y=True)
-    >>> pipeline = make_pipeline(StandardScaler(), MDNRegressor(max_iter=2)).fit(X, y)
-    >>> sample(pipeline, X[:3], n_samples=5, random_state=0).shape
-    (3, 5)
+    >>> mdn = MDNRegressor(max_iter=2, random_state=0)
+    >>> pipeline = make_pipeline(StandardScaler(), mdn).fit(X, y)
+    >>> draws = sample(pipeline, [[60.0], [80.0]], n_samples=1000, random_state=0)
+    >>> draws.mean(axis=1).round()  # minutes
+    array([4., 3.])
     """
     regressor, rows = find_regressor(estimator, X)
     return regressor.sample(rows, n_samples, random_state)

@@ -328,13 +328,13 @@ class ConditionalDensity(Distribution):
         --------
         >>> from skmdn import MixtureDensity
         >>> density = MixtureDensity(
-        ...     [[0.25, 0.25, 0.5]], [[-3.1, -2.9, 2.0]], [[1.0, 1.0, 1.0]]
+        ...     [[0.25, 0.25, 0.5]], [[-4.0, -2.0, 2.0]], [[1.0, 1.0, 1.0]]
         ... )
         >>> reduced, divergence = density.reduce(2, return_divergence=True)
         >>> reduced.means, reduced.weights
         (array([[-3.,  2.]]), array([[0.5, 0.5]]))
-        >>> reduced.var().round(6) == density.var().round(6)
-        array([ True])
-        >>> bool(divergence[0] < 1e-4)
-        True
+        >>> reduced.var().round(6), density.var().round(6)
+        (array([7.75]), array([7.75]))
+        >>> divergence.round(3)  # nats
+        array([0.004])
         """

@@ -361,7 +361,8 @@ class Distribution(ABC):
         Examples
         --------
         >>> from skmdn import MixtureDensity
-        >>> density = MixtureDensity([[1.0]] * 2, [[0.0]] * 2, [[1.0]] * 2)
-        >>> density.sample(3, random_state=0).shape
-        (2, 3)
+        >>> density = MixtureDensity([[1.0]] * 2, [[0.0], [100.0]], [[1.0]] * 2)
+        >>> density.sample(3, random_state=0).round(1)
+        array([[ -0.2,  -1.8,   0.6],
+               [ 99.7, 100.2, 100.2]])
         """

@@ -81,8 +81,10 @@ class PeriodicEmbedding(nn.Module):
     >>> import torch
     >>> from skmdn.nn import PeriodicEmbedding
     >>> embedding = PeriodicEmbedding(16, 3, generator=torch.Generator())
-    >>> embedding(torch.zeros(16, 10, 3)).shape  # 3 features and 4 cosines of each
-    torch.Size([16, 10, 15])
+    >>> with torch.no_grad():
+    ...     embedded = embedding(torch.full((16, 10, 3), 100.0))  # (16, 10, 15)
+    >>> embedded[0, 0, :3]  # bounded; 4 cosines of each feature follow
+    tensor([3.5000, 3.5000, 3.5000])
     """
 
     def __init__(

@@ -99,11 +99,10 @@ class MixtureDensityNetwork(nn.Module):
     >>> from skmdn.nn import MixtureDensityNetwork, mixture_nll
     >>> network = MixtureDensityNetwork(n_features=3, n_outputs=2, n_members=4)
     >>> X, y = torch.zeros(10, 3), torch.zeros(10, 2)
-    >>> log_weights, means, factors = network(X)
-    >>> factors.shape
-    torch.Size([4, 10, 5, 2, 2])
-    >>> mixture_nll(log_weights, means, factors, y).shape
-    torch.Size([4, 10])
+    >>> log_weights, means, factors = network(X)  # factors: (4, 10, 5, 2, 2)
+    >>> nll = mixture_nll(log_weights, means, factors, y)  # (4, 10)
+    >>> round(nll.mean().item(), 1)  # a standard Gaussian has log(2 pi) = 1.84
+    1.8
     """
 
     coefficients: Tensor

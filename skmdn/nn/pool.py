@@ -46,8 +46,9 @@ class NetworkPool(nn.Module):
     ...     for embedding in ("periodic", None)
     ... ]
     >>> log_weights, means, factors = NetworkPool(networks)(torch.zeros(10, 3))
-    >>> means.shape  # rows, components of all members, outputs
-    torch.Size([10, 40, 1])
+    >>> nll = mixture_nll(log_weights, means, factors, torch.zeros(10, 1))  # (10,)
+    >>> round(nll.mean().item(), 1)  # of the mixture of 8 members with 5 components
+    0.9
     """
 
     log_weights: Tensor

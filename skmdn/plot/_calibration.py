@@ -80,12 +80,13 @@ class PITDisplay(_ObservationDisplay):
     Examples
     --------
     >>> from matplotlib.figure import Figure
+    >>> import numpy as np
     >>> from skmdn.datasets import make_two_moons
     >>> from skmdn.plot import PITDisplay
     >>> _, y, density = make_two_moons(200, random_state=0, return_density=True)
     >>> display = PITDisplay.from_predictions(density, y, ax=Figure().subplots())
-    >>> display.u.shape
-    (200,)
+    >>> np.quantile(display.u, [0.1, 0.5, 0.9]).round(1)
+    array([0.1, 0.5, 0.9])
     """
 
     def __init__(

@@ -88,8 +88,8 @@ class PairDisplay:
     >>> from skmdn.plot import PairDisplay
     >>> density = MixtureDensity([[1.0]], np.zeros((1, 1, 3)), np.eye(3)[None, None])
     >>> display = PairDisplay.from_density(density, [0, 1, 2], ax=Figure().subplots())
-    >>> display.axes_.shape
-    (3, 3)
+    >>> [ax.get_xlabel() for ax in display.axes_[-1]]  # of the lowest row
+    ['output 0', 'output 1', 'output 2']
     """
 
     def __init__(
