@@ -12,7 +12,6 @@ if not (ROOT / "docs").is_dir():
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SOLUTIONS = ROOT / "docs/inverse_problems.md"
 
 
 def texts(path):
@@ -36,13 +35,11 @@ def examples_without_values(text):
                 yield example.source
 
 
-def page(path):
-    waits = pytest.mark.xfail(reason="waits for the change of modes", strict=True)
-    name = str(path.relative_to(ROOT if path.suffix == ".md" else PACKAGE))
-    return pytest.param(path, id=name, marks=waits if path == SOLUTIONS else ())
+def name_of(path):
+    return str(path.relative_to(ROOT if path.suffix == ".md" else PACKAGE))
 
 
-@pytest.mark.parametrize("path", [page(path) for path in PAGES + MODULES])
+@pytest.mark.parametrize("path", PAGES + MODULES, ids=name_of)
 def test_examples_show_values(path):
     assert [x for text in texts(path) for x in examples_without_values(text)] == []
 

@@ -89,13 +89,8 @@ OTHERS = {
     "offset": (0.25, ("abc", np.nan, np.inf, [1.0], 1j)),
     "resolution": (0.5, (None, "abc", 0, -1, np.nan, np.inf, [1.0], 1j)),
 }
-<<<<<<< HEAD
-# An option without values of its own.
-ELSEWHERE = {"return_error": False, "return_divergence": False}
-=======
 # Options without values of their own.
-ELSEWHERE = {"return_error": False, "return_mass": False}
->>>>>>> h-modes
+ELSEWHERE = dict.fromkeys(("return_error", "return_divergence", "return_mass"), False)
 
 
 def parameters_of(function):
