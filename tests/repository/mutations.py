@@ -120,7 +120,7 @@ MUTATIONS = {
         "_mixture:condition", "unwhiten(_1, _2, -_3)", "unwhiten(_1, _2, _3)"
     ),
     "half of the CRPS's second term": Mutation(
-        "_mixture:crps", "_1 - _2.sum((-2, -1)) / 2", "_1 - _2.sum((-2, -1)) / 4"
+        "_mixture:crps", "_1 - _2(_3, _4, _5) / 2", "_1 - _2(_3, _4, _5) / 4"
     ),
     "sharpness once instead of twice": Mutation(
         "PointTerms.sharpen", "math.exp(2 * _1)", "math.exp(_1)"
