@@ -13,13 +13,15 @@ from skmdn import MixtureDensity, TransformedDensity
 
 def scipy_probability(parameters, lower, upper):
     accuracy = {"abseps": 1e-7, "releps": 0, "maxpts": 10**6}
+    normal = type(stats.multivariate_normal)(seed=0)
 
     def of_row(weights, means, covariances, low, high):
-        parts = (
-            stats.multivariate_normal(mean, cov, seed=0, **accuracy)
+        parts = [
+            # The frozen distribution takes no accuracy in SciPy 1.11.
+            normal.cdf(high, mean, cov, lower_limit=low, **accuracy)
             for mean, cov in zip(means, covariances, strict=True)
-        )
-        return weights @ [part.cdf(high, lower_limit=low) for part in parts]
+        ]
+        return weights @ parts
 
     rows = zip(*parameters, lower, upper, strict=True)
     return np.array([of_row(*row) for row in rows])

@@ -1,7 +1,6 @@
 """Rows of several densities joined, and densities where arrays are expected."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from helpers import random_density, random_parameters, random_scalar_density
 from numpy.testing import assert_array_equal
@@ -154,4 +153,3 @@ def test_utilities_of_scikit_learn_select_rows():
     X, same = indexable(np.zeros((3, 1)), density)
     assert len(X) == len(same) == 3
     assert [len(row) for row in _safe_indexing(density, [0, 2])] == [1, 1]
-    assert pd.Series([density]).iloc[0] is density
