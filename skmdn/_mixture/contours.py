@@ -24,7 +24,6 @@ from skmdn._mixture.cells2d import (
     frame,
 )
 from skmdn._mixture.core import Mixture
-from skmdn._mixture.univariate import normal_cdf
 from skmdn._utils.arrays import PASS_MEBIBYTES, row_chunks
 
 # Coordinates of vertices are integers in half-sides of the smallest cell.
@@ -34,8 +33,9 @@ UNIT = 0.5 ** (LAST_LEVEL + 1)
 MAX_CROSSING_STEPS, CROSSING_TOLERANCE = 20, 1e-7
 # The same for a point between two crossings.
 BULGE_STEPS, BULGE_TOLERANCE = 4, 1e-4
-# Gauss-Legendre points of the integral along each piece of an outline.
-GREEN_POINTS = 2
+# Gauss-Legendre points of the integral along each piece of an outline. Beyond `FAR`
+# standard deviations of a component the angle of a piece is computed.
+GREEN_POINTS, FAR, SMALLEST_SQUARE = 3, 3.0, 1e-200
 
 
 class Contour(NamedTuple):
@@ -114,37 +114,46 @@ def outlines(contour: Contour) -> tuple[list[int], list[Tensor]]:
 def mass_inside(mixture: Mixture, contour: Contour) -> Tensor:
     """Compute the probability inside of the curves of each row, (n,).
 
-    By Green's theorem it is the integral of g(y) dy_2 along the curves, where g is the
-    integral of the density over the first output up to y_1. For a component with the
-    whitened point z = U (y - m), g is w U_22 phi(z_2) Phi(z_1).
+    By Green's theorem that of a component is the integral of (1 - e^(-r^2 / 2)) / 2 pi
+    over the angle of its whitened point z along the curves, with r = |z|. Far from the
+    mean the angle of a piece is exact, and the rest is nearly zero, so that pieces can
+    be longer than a component that does not matter there.
     """
-    log_weights, means, factors = mixture
-    slopes = factors[..., 1, 1]
-    constants = log_weights.exp() * slopes / math.sqrt(2 * math.pi)
+    weights, means, factors = mixture.log_weights.exp(), *mixture[1:]
     parameters = (
-        constants,
-        means[..., 0],
-        means[..., 1],
-        factors[..., 0, 0],
-        factors[..., 0, 1],
-        slopes,
+        *(weights, means[..., 0], means[..., 1]),
+        *(factors[..., 0, 0], factors[..., 0, 1], factors[..., 1, 1]),
     )
-    step = contour.points[contour.following] - contour.points
-    nodes, weights = np.polynomial.legendre.leggauss(GREEN_POINTS)
+    ends = contour.points[contour.following]
+    nodes, shares = np.polynomial.legendre.leggauss(GREEN_POINTS)
     mass = means.new_zeros(len(means))
-    for piece in row_chunks(len(step), 8 * means.shape[1], PASS_MEBIBYTES):
+    for piece in row_chunks(len(ends), 8 * means.shape[1], PASS_MEBIBYTES):
         rows = contour.rows[piece]
-        constant, first, second, a, b, c = (
-            part.index_select(0, rows) for part in parameters
-        )
-        for node, weight in zip(nodes, weights, strict=True):
-            y = contour.points[piece] + (1 + node) / 2 * step[piece]
-            apart = y[:, 1:] - second
-            z = ((y[:, :1] - first) * a).addcmul_(apart, b)
-            density = apart.mul_(c).square_().mul_(-0.5).exp_().mul_(constant)
-            value = density.mul_(normal_cdf(z)).sum(-1) * step[piece, 1]
-            mass.index_add_(0, rows, weight / 2 * value)
+        weight, *part = (each.index_select(0, rows) for each in parameters)
+        x, y = _whiten(contour.points[piece], *part)
+        end_x, end_y = _whiten(ends[piece], *part)
+        step_x, step_y = end_x - x, end_y - y
+        cross = x * step_y - y * step_x
+        smooth, singular = torch.zeros_like(x), torch.zeros_like(x)
+        for node, share in zip((1 + nodes) / 2, shares / 2, strict=True):
+            square = (x + node * step_x).square_()
+            square.add_((y + node * step_y).square_()).clamp_(min=SMALLEST_SQUARE)
+            singular.add_(square.reciprocal(), alpha=share)
+            smooth.sub_((square * -0.5).expm1_().div_(square), alpha=share)
+        angle = torch.atan2(cross, x * end_x + y * end_y)
+        middle = (x + end_x).square() + (y + end_y).square()
+        is_far = middle > (2 * FAR) ** 2
+        total = cross * smooth + is_far * (angle - cross * singular)
+        mass.index_add_(0, rows, (weight * total).sum(-1) / (2 * math.pi))
     return mass
+
+
+def _whiten(
+    y: Tensor, first: Tensor, second: Tensor, a: Tensor, b: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute z = U (y - m) for points (m, 2), two of (m, K)."""
+    apart = y[:, 1:] - second
+    return ((y[:, :1] - first) * a).addcmul_(apart, b), apart * c
 
 
 # -- triangles ---------------------------------------------------------------------

@@ -57,6 +57,19 @@ def test_outlines_hold_their_probability(K, confidence):
         assert abs(share - confidence) < 0.002 + error
 
 
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+@pytest.mark.parametrize("std", [0.3, 0.01, 1e-4])
+def test_narrow_components_far_inside_count(std, confidence):
+    # Pieces of the outline are long in comparison with the narrow ones.
+    factors = np.eye(2) / np.array([3.0, std, std])[:, None, None]
+    means = [[[0, 0], [0.5, 0.2], [-1, -0.7]]]
+    density = MixtureDensity([[0.5, 0.3, 0.2]], means, [factors])
+    level = density.hdr_level(confidence)
+    # At the level the wide component is alone: beyond r it holds e^(-r^2 / 2).
+    outside = 0.5 * level / (0.5 / (2 * np.pi * 9))
+    assert_allclose(1 - outside, confidence, atol=1e-3)
+
+
 @settings(max_examples=25)
 @given(
     seed=st.integers(0, 10**6), K=st.integers(1, 8), confidence=st.floats(0.05, 0.98)
