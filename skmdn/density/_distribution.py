@@ -54,7 +54,7 @@ class Distribution(ABC):
     def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
         """Raise: numbers are taken from a density by its methods."""
         raise TypeError(
-            f"A {type(self).__name__} is no array of numbers. Use mean(), ppf(q), "
+            f"A {type(self).__name__} is not an array of numbers. Use mean(), ppf(q), "
             "sample(n_samples) or logpdf(y), whose results are arrays; len(density) "
             "and density[rows] give its rows."
         )

@@ -125,7 +125,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_densities_are_no_arrays(kind):
     density = KINDS[kind]
-    message = rf"A {type(density).__name__} is no array of numbers\. Use mean\(\)"
+    message = rf"A {type(density).__name__} is not an array of numbers\. Use mean\(\)"
     for convert in (
         np.asarray,
         np.array,
