@@ -100,12 +100,11 @@ def time_table(
 ) -> None:
     """Time queries of the default fit of a table, in milliseconds per row."""
     X, y, masks = load(path)
-    is_test = masks[0].astype(bool) if masks is not None else None
-    if is_test is None:
-        is_test = np.zeros(len(X), dtype=bool)
-        is_test[
-            train_test_split(np.arange(len(X)), test_size=0.1, random_state=0)[1]
-        ] = True
+    if masks is not None:
+        is_test = masks[0].astype(bool)
+    else:
+        _, test = train_test_split(np.arange(len(X)), test_size=0.1, random_state=0)
+        is_test = np.isin(np.arange(len(X)), test)
     mdn = MDNRegressor(random_state=0).fit(X[~is_test], y[~is_test])
     density, observed = mdn.predict_density(X[is_test][:n_rows]), y[is_test][:n_rows]
     parts = density.weights, density.means, density.precision_factors

@@ -164,12 +164,11 @@ def is_chosen(name: str, options: argparse.Namespace) -> bool:
 def judge(part: str, peer: str, split: Split, params: dict[str, Any]) -> dict[str, Any]:
     if part == "tables":
         split = with_categories(split) if peer in NATIVE else with_one_hot(split)
-    clock, oof_score, kinds, intervals = Clock(), np.nan, "", None
+    clock, oof_score, kinds, model = Clock(), np.nan, "", None
     if peer in OURS:
         model = OURS[peer](split, **params)
         predict = model.predict_density
         oof_score = getattr(model, "oof_score_", np.nan)
-        intervals = model.predict_interval(split.X_test, CONFIDENCES)
         weights = getattr(model, "portfolio_weights_", {})
         kinds = " ".join(f"{name}:{weight:.2f}" for name, weight in weights.items())
     else:
@@ -186,7 +185,8 @@ def judge(part: str, peer: str, split: Split, params: dict[str, Any]) -> dict[st
     )
     costs = {"oof_score": oof_score, "fit_cpu": fit_cpu, "predict_cpu": clock.cpu()}
     scores |= costs
-    if intervals is not None:
+    if hasattr(model, "oof_score_"):  # folds were held out
+        intervals = model.predict_interval(split.X_test, CONFIDENCES)
         inside = coverage_of(intervals, split.y_test)
         scores |= dict(zip(INSIDE, inside, strict=True))
     return {name: scores.get(name, np.nan) for name in SCORES} | {"kinds": kinds}

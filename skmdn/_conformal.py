@@ -65,7 +65,8 @@ class HeldOutScores(NamedTuple):
         if above < -ROUNDING:
             return 0.5
         at_least = self.weight[::-1].cumsum()[::-1]
-        return float(self.scores[np.flatnonzero(at_least > above + ROUNDING)[-1]])
+        n_inside = np.count_nonzero(at_least > above + ROUNDING)
+        return float(self.scores[n_inside - 1]) if n_inside else 0.0
 
     def to_state(self) -> dict[str, Any]:
         """Convert to arrays."""

@@ -1,7 +1,7 @@
 """Displays of conditional densities and of their calibration.
 
-As in scikit-learn, `from_estimator` and `from_predictions` compute and draw, and
-`plot` draws again. matplotlib is imported when a display is drawn.
+As in scikit-learn, the class methods `from_estimator` and `from_predictions` compute
+and draw, and `plot` draws again. matplotlib is imported when a display is drawn.
 """
 
 from skmdn.plot._calibration import CalibrationDisplay, PITDisplay

@@ -55,9 +55,9 @@ def find_feature(feature: int | str, names: list[Any]) -> int:
     """Return the position of a feature given by position or name."""
     if feature in names:
         return names.index(feature)
-    if isinstance(feature, str) or not -len(names) <= feature < len(names):
-        raise ValueError(f"Unknown feature {feature!r}; the features are {names}.")
-    return feature % len(names)
+    if isinstance(feature, (int, np.integer)) and -len(names) <= feature < len(names):
+        return int(feature) % len(names)
+    raise ValueError(f"Unknown feature {feature!r}; the features are {names}.")
 
 
 def feature_names(X: Any) -> list[Any]:

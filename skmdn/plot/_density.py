@@ -104,8 +104,8 @@ class DensityDisplay:
     there.
 
     Where the axis of y is logarithmic, curves and heat maps show the density of the
-    logarithm, so that equal areas are equal probabilities, and that of the positive
-    values only. Regions are those of the density of y.
+    logarithm at positive values, so that equal areas are equal probabilities.
+    Intervals, medians and regions are those of y.
 
     Examples
     --------
@@ -144,7 +144,7 @@ class DensityDisplay:
         *,
         feature: int | str | None = None,
         output: Any = 0,
-        kind: str = "heat",
+        kind: str | None = None,
         x_label: str | None = None,
         y_label: Any = None,
         ax: Any = None,
@@ -200,7 +200,7 @@ class DensityDisplay:
         *,
         x: ArrayLike | None = None,
         output: Any = 0,
-        kind: str = "heat",
+        kind: str | None = None,
         x_label: str | None = None,
         y_label: Any = None,
         ax: Any = None,
@@ -218,7 +218,7 @@ class DensityDisplay:
             Positions of the rows; by default the ranks of their medians.
         output : int, str, or pair of these, default=0
             Output to draw; a pair for contours.
-        kind : {"heat", "ridge", "contour"}, default="heat"
+        kind : {"heat", "ridge", "contour"}, default=None
             See `plot`.
         x_label : str, default=None
             Name of the feature, with its unit.
@@ -254,15 +254,13 @@ class DensityDisplay:
             x = np.argsort(np.argsort(marginal.median())).astype(np.float64)
             x_label = x_label or "rows, sorted by their predicted medians"
         display = cls(marginal, x=x, y=y, x_label=x_label, y_labels=y_labels)
-        is_default = is_pair and kind == "heat"
-        kind = "contour" if is_default else kind
         return display.plot(ax=ax, kind=kind, **options)
 
     def plot(
         self,
         ax: Any = None,
         *,
-        kind: str = "heat",
+        kind: str | None = None,
         cmap: str = "Blues",
         confidence: Any = CONFIDENCES,
         log: bool | None = None,
@@ -275,7 +273,8 @@ class DensityDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw in; those of a new figure by default.
-        kind : {"heat", "ridge", "contour"}, default="heat"
+        kind : {"heat", "ridge", "contour"}, default=None
+            By default "heat" for one output, and "contour" for two.
             "heat": each column is the density at one x over y, relative to its
             maximum, so that narrow and wide densities are equally visible. If all
             rows have one x, the density is drawn as a curve, with its central
@@ -308,6 +307,8 @@ class DensityDisplay:
             than `kind` draws, or `log` meets values that are not positive.
         """
         kinds = {"heat": self._heat, "ridge": self._ridge, "contour": self._contour}
+        if kind is None:
+            kind = "contour" if self.density.n_outputs == 2 else "heat"
         if kind not in kinds:
             raise ValueError(f"kind must be one of {list(kinds)}, got {kind!r}.")
         n_outputs = 2 if kind == "contour" else 1

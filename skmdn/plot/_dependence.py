@@ -184,7 +184,11 @@ class DependenceDisplay:
         if fixed is not None and kind == "average":
             raise ValueError("fixed needs kind='individual': 'average' fixes nothing.")
         _check_grid(grid_resolution, percentiles, subsample)
-        names = [features] if isinstance(features, (int, str)) else list(features)
+        names = (
+            [features]
+            if isinstance(features, (int, np.integer, str))
+            else list(features)
+        )
         if not names:
             raise ValueError("features must name at least one feature.")
         shown = Rowset(X, categorical_features)
@@ -341,7 +345,7 @@ def _draw_bands(
 def _draw_heat(
     ax: Any, found: Dependence, mapped: Limits, cmap: Any, scale: Scale
 ) -> list[Any]:
-    """Draw each density relative to its maximum, and the median; return the mesh."""
+    """Draw each density relative to its maximum; return the mesh."""
     values, density = found.values, found.density
     quantiles = scale.quantiles(density, QUANTILES)
     sizes = [1] * len(values)
@@ -398,9 +402,9 @@ def _subsampled(
     if subsample is not None and subsample < n:
         generator = np.random.default_rng(make_seed(random_state))
         drawn = np.sort(generator.choice(n, subsample, replace=False))
-        table = Rowset(rows.take(drawn))
-        table.is_categorical, rows = rows.is_categorical, table
-    return rows, f"mean density of {len(rows.X)} rows"
+        rows = rows.like(rows.take(drawn))
+    n = len(rows.X)
+    return rows, "density of one row" if n == 1 else f"mean density of {n} rows"
 
 
 def _check_grid(

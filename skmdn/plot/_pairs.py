@@ -15,6 +15,7 @@ from skmdn.plot._arguments import as_falling, as_table, output_labels
 from skmdn.plot._axes import (
     CONFIDENCES,
     DATA_COLOR,
+    PALETTE,
     Floats,
     Limits,
     get_axes,
@@ -34,7 +35,7 @@ from skmdn.plot._scale import Scale, choose_scale, set_log_ticks
 # Outputs that are still legible in one picture.
 MAX_OUTPUTS = 10
 # Of the density given known outputs (Okabe and Ito's purple).
-GIVEN_COLOR = "#CC79A7"
+GIVEN_COLOR = PALETTE[3]
 # Levels of its quantiles that determine the axes.
 GIVEN_QUANTILES = np.array([[0.025], [0.975]])
 # Inches of a panel of a new figure.
@@ -46,7 +47,7 @@ class PairDisplay:
 
     The diagonal has the density of each output, with its central intervals shaded, and
     below it are the highest-density regions of each pair. Use `from_estimator` or
-    `from_density` to create one.
+    `from_predictions` to create one.
 
     Parameters
     ----------
@@ -87,7 +88,8 @@ class PairDisplay:
     >>> from skmdn import MixtureDensity
     >>> from skmdn.plot import PairDisplay
     >>> density = MixtureDensity([[1.0]], np.zeros((1, 1, 3)), np.eye(3)[None, None])
-    >>> display = PairDisplay.from_density(density, [0, 1, 2], ax=Figure().subplots())
+    >>> ax = Figure().subplots()
+    >>> display = PairDisplay.from_predictions(density, [0, 1, 2], ax=ax)
     >>> [ax.get_xlabel() for ax in display.axes_[-1]]  # of the lowest row
     ['output 0', 'output 1', 'output 2']
     """
@@ -111,11 +113,6 @@ class PairDisplay:
         estimator: Any,
         X: ArrayLike,
         y: ArrayLike | None = None,
-        *,
-        given: Mapping[Any, float] | None = None,
-        outputs: Sequence[Any] | None = None,
-        labels: Sequence[str] | None = None,
-        ax: Any = None,
         **options: Any,
     ) -> Self:
         """Predict the joint density of one row, and draw it.
@@ -126,25 +123,17 @@ class PairDisplay:
             Fitted to two or more outputs; any that `skmdn.predict_density` accepts.
         X : array-like of shape (1, n_features)
             Features of the row.
-        y, given, outputs, labels, ax, **options
-            As in `from_density`.
+        y, **options
+            As in `from_predictions`.
 
         Returns
         -------
         display : PairDisplay
         """
-        return cls.from_density(
-            predict_density(estimator, X),
-            y,
-            given=given,
-            outputs=outputs,
-            labels=labels,
-            ax=ax,
-            **options,
-        )
+        return cls.from_predictions(predict_density(estimator, X), y, **options)
 
     @classmethod
-    def from_density(
+    def from_predictions(
         cls,
         density: Density,
         y: ArrayLike | None = None,
@@ -188,7 +177,7 @@ class PairDisplay:
             If the density has several rows, or the number of outputs is not from 2 to
             10, or `y`, `given` or `labels` do not fit it.
         """
-        check_density(density, "from_density(density, y)")
+        check_density(density, "from_predictions(density, y)")
         if len(density) != 1:
             raise ValueError(
                 f"PairDisplay draws the density of one row, got {len(density)}. Select "

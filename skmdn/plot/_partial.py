@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skmdn._data.conversion import columns_of, is_frame
+from skmdn._data.encoding import categorical_columns
 from skmdn.density.transformed import Density
 from skmdn.plot._arguments import feature_names, find_feature
 from skmdn.plot._axes import Count, Floats
@@ -50,7 +51,7 @@ class Rowset:
         self.names = feature_names(self.X)
         self.columns = [np.asarray(column) for _, column in columns_of(self.X)]
         self.is_categorical = [not _is_numeric(column) for column in self.columns]
-        for position in _positions(categorical_features, self.names):
+        for position in categorical_columns(categorical_features, self.X):
             self.is_categorical[position] = True
 
     def values_of(
@@ -65,7 +66,7 @@ class Rowset:
         if self.is_categorical[position]:
             frequent = Counter(present.tolist()).most_common(MAX_CATEGORIES)
             kept = {value for value, _ in frequent}
-            ordered = [value for value in _in_order(present) if value in kept]
+            ordered = [value for value in _in_order(present.tolist()) if value in kept]
             return np.array(ordered, dtype=object)
         numbers = present.astype(np.float64)
         distinct = np.unique(numbers)
@@ -101,12 +102,16 @@ class Rowset:
         """Return one row of given values; the others are medians, or most frequent."""
         given = {find_feature(name, self.names): v for name, v in (fixed or {}).items()}
         table = self.take(np.zeros(1, dtype=np.intp))
-        for position in range(len(self.names)):
+        for position, name in enumerate(self.names):
             value = given.get(position, self._typical(position))
+            if self.is_categorical[position]:
+                self._check_category(name, value, self._present(position).tolist())
             table = self._replaced(table, position, np.array([value], dtype=object))
-        row = Rowset(table)
-        row.is_categorical = self.is_categorical
-        return row
+        return self.like(table)
+
+    def like(self, table: Any) -> Rowset:
+        """Return other rows of the same features."""
+        return Rowset(table, self.is_categorical)
 
     def take(self, rows: Rows) -> Any:
         """Return some rows of X."""
@@ -143,6 +148,15 @@ class Rowset:
         new = type(column)(column.name, numbers.tolist(), dtype=dtype)
         return table.with_columns(new)
 
+    @staticmethod
+    def _check_category(name: Any, value: Any, present: list[Any]) -> None:
+        """Raise unless a value is missing or is one of the categories."""
+        if value is not None and value == value and value not in present:
+            raise ValueError(
+                f"Feature {name!r} has the categories {_in_order(present)}, got "
+                f"{value!r}."
+            )
+
     def _present(self, position: int) -> NDArray[Any]:
         """Return the values of a feature that are not missing."""
         column = self.columns[position]
@@ -157,7 +171,7 @@ class Rowset:
         if not self.is_categorical[position]:
             return float(np.median(present.astype(np.float64)))
         counts = Counter(present.tolist())
-        return max(_in_order(present), key=lambda value: counts[value])
+        return max(_in_order(present.tolist()), key=lambda value: counts[value])
 
 
 def dependence(
@@ -214,25 +228,10 @@ def _is_numeric(column: NDArray[Any]) -> bool:
     )
 
 
-def _in_order(cells: NDArray[Any]) -> list[Any]:
+def _in_order(cells: list[Any]) -> list[Any]:
     """Return distinct values in order, or as they occur if they have none."""
-    distinct = list(dict.fromkeys(cells.tolist()))
+    distinct = list(dict.fromkeys(cells))
     try:
         return sorted(distinct)
     except TypeError:
         return distinct
-
-
-def _positions(categorical_features: Any, names: Sequence[Any]) -> list[int]:
-    """Return the positions of features given by a mask, positions or names."""
-    if categorical_features is None:
-        return []
-    given = list(categorical_features)
-    if given and all(isinstance(entry, (bool, np.bool_)) for entry in given):
-        if len(given) != len(names):
-            raise ValueError(
-                f"categorical_features must have an entry for each of the {len(names)} "
-                f"features, got {len(given)}."
-            )
-        return np.flatnonzero(given).tolist()
-    return [find_feature(entry, list(names)) for entry in given]

@@ -27,6 +27,7 @@ N_DRAWS = 4096
 THINNEST, VISIBLE = 0.6, 1 / 400
 # Greatest standard deviation by which a component is widened near a bound, in z.
 MOST_WIDENED = 1.0
+NO_POSITIVE_REGION = "log=True needs densities of positive y, and regions above 0."
 # Space around the regions, relative to their extent.
 MARGIN = 0.08
 
@@ -138,6 +139,8 @@ def find_regions(
         grid = np.stack(np.meshgrid(*axes), axis=-1)
         heights = drawn.pdf(grid.reshape(-1, 1, 2)).reshape(grid.shape[:2])
         is_inside = heights >= levels[0]
+        if not is_inside.any():
+            raise ValueError(NO_POSITIVE_REGION)
         cut_low = np.array([is_inside[:, 0].any(), is_inside[0].any()])
         cut_high = np.array([is_inside[:, -1].any(), is_inside[-1].any()])
         cut_low &= [can_extend for _, can_extend in extent]
@@ -159,7 +162,7 @@ def _extent(
     if not scale.is_log:
         return (float(inside.min()), float(inside.max())), True
     if not (inside > 0).any():
-        raise ValueError("log=True needs densities of positive y, and regions above 0.")
+        raise ValueError(NO_POSITIVE_REGION)
     positive = scale.forward(inside[inside > 0])
     return (float(positive.min()), float(positive.max())), bool((draws > 0).all())
 

@@ -138,6 +138,12 @@ def test_an_interval_has_the_values_that_are_not_too_strange(confidence):
     assert np.isinf(interval).all() == (confidence > 0.993)  # 120 / 121 is finite
 
 
+def test_the_interval_of_no_confidence_is_the_median():
+    mdn = quick(max_iter=5).fit(X, Y)
+    median = mdn.predict_density(X).median()
+    assert_allclose(mdn.predict_interval(X, 0), np.column_stack([median, median]))
+
+
 def test_intervals_cover_even_where_the_density_is_wrong():
     rows, y = make_inverse_sine(400, random_state=0)
     new_x, new_y = make_inverse_sine(4000, random_state=1)

@@ -196,7 +196,7 @@ def test_negative_numbers_of_samples_are_refused():
 
 
 def pairs(density, y=None, **options):
-    return PairDisplay.from_density(density, y, ax=new_axes(), **options)
+    return PairDisplay.from_predictions(density, y, ax=new_axes(), **options)
 
 
 def test_pairs_are_marginals_and_regions():
@@ -285,7 +285,7 @@ def test_pairs_that_cannot_be_drawn_are_refused():
     with pytest.raises(ValueError, match=r"y must have the shape \(1, 3\)"):
         pairs(one, [1.0, 2.0])
     with pytest.raises(ValueError, match="ax must be axes of a grid"):
-        PairDisplay.from_density(one, ax=Figure().add_axes((0, 0, 1, 1)))
+        PairDisplay.from_predictions(one, ax=Figure().add_axes((0, 0, 1, 1)))
 
 
 # -- dependence ----------------------------------------------------------------------
@@ -437,7 +437,11 @@ def test_rare_categories_are_left_out_and_counted():
         ({"subsample": 0}, "subsample must be at least 1"),
         ({"style": "pie"}, "style must be 'bands' or 'heat', got 'pie'"),
         ({"n_cols": 0}, "n_cols must be at least 1, got 0"),
-        ({"categorical_features": [True]}, "an entry for each of the 3 features"),
+        ({"categorical_features": [True]}, "a mask of the 3 columns of X"),
+        (
+            {"kind": "individual", "fixed": {"place": "nort"}},
+            r"'place' has the categories \['north', 'south'\], got 'nort'",
+        ),
         ({"features": []}, "features must name at least one feature"),
         ({"features": "colour"}, "Unknown feature 'colour'"),
     ],
@@ -468,3 +472,35 @@ def test_heavy_tails_do_not_squeeze_pictures():
     assert note.get_text() == "1 of 1 densities extend beyond the axis"
     rows = MixtureDensity(weights * 30, [[0.0, 0.0]] * 30, precisions * 30)
     assert_allclose(draw(rows, x=np.arange(30)).ax_.get_ylim(), [low, high])
+
+
+def test_features_may_be_numbers_of_numpy(fitted):
+    mdn, X = fitted
+    options = {"grid_resolution": 3, "subsample": 4, "random_state": 0}
+    of_numpy, of_name = (
+        DependenceDisplay.from_estimator(mdn, X, feature, ax=new_axes(), **options)
+        for feature in (np.int64(0), "size")
+    )
+    (one,), (other,) = of_numpy.dependences, of_name.dependences
+    assert one.name == other.name == "size"
+    assert_array_equal(one.density.means, other.density.means)
+    with pytest.raises(ValueError, match=r"Unknown feature \(0, 1\)"):
+        DependenceDisplay.from_estimator(mdn, X, [(0, 1)])
+
+
+def test_a_display_of_two_outputs_is_drawn_again():
+    density = MixtureDensity([[1.0]], [[[3.0, 4.0]]], np.eye(2)[None, None])
+    display = DensityDisplay.from_predictions(density, output=(0, 1), ax=new_axes())
+    before = display.ax_.get_xlim()
+    assert display.plot(ax=new_axes()).ax_.get_xlim() == before
+    with pytest.raises(ValueError, match="kind='heat' draws 1 outputs, got 2"):
+        display.plot(ax=new_axes(), kind="heat")
+
+
+def test_a_region_below_zero_has_no_picture_on_log_axes():
+    cov = np.array([[1.0, -0.9], [-0.9, 1.0]])
+    density = MixtureDensity.from_covariances(
+        [[1.0]], [[[-0.8, -0.8]]], cov[None, None]
+    )
+    with pytest.raises(ValueError, match="needs densities of positive y"):
+        DensityDisplay.from_predictions(density, output=(0, 1), log=True, ax=new_axes())
