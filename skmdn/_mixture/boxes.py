@@ -111,7 +111,13 @@ def bivariate_cdf(
     smallest = torch.finfo(h.dtype).tiny
     h = torch.where(h.abs() < smallest, smallest, h)
     k = torch.where(k.abs() < smallest, smallest, k)
-    slopes = ((k / h - correlation) / remainder, (h / k - correlation) / remainder)
+    # k / h - r without cancellation: 1 - |r| is s^2 / (1 + |r|).
+    side = torch.where(correlation < 0, -1.0, 1.0).to(h)
+    rest = side * remainder / (1 + correlation.abs())
+    slopes = (
+        (k - side * h) / (h * remainder) + rest,
+        (h - side * k) / (k * remainder) + rest,
+    )
     owen = sum(
         h.new_tensor(special.owens_t(end.numpy(), slope.numpy()))
         for end, slope in zip((h, k), slopes, strict=True)

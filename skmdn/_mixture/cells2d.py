@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skmdn._mixture.core import LOG_2PI, Mixture, cov, mean
-from skmdn._mixture.factors import log_det
+from skmdn._mixture.core import LOG_2PI, Mixture, mean
+from skmdn._mixture.factors import invert_factors, log_det
 from skmdn._utils.arrays import PASS_MEBIBYTES, row_chunks
 
 # Largest half-diagonal of a cell, in standard deviations of the components there.
@@ -55,8 +55,8 @@ def frame(mixture: Mixture, log_levels: Tensor) -> Frame:
     """Find a parallelogram that holds all points above log-levels (n,).
 
     Where p exceeds c, one of K components exceeds c / K: the region lies in the union
-    of their ellipses. The axes are those of the covariance matrix of the mixture, so
-    that the cells suit any unit and correlation.
+    of their ellipses. The axes are those of the mean covariance of the components, so
+    that the cells suit any unit and correlation, also where components lie far apart.
     """
     log_weights, means, factors = mixture
     n_components = means.shape[1]
@@ -64,7 +64,9 @@ def frame(mixture: Mixture, log_levels: Tensor) -> Frame:
     squares = 2 * (log_peaks + math.log(n_components))
     normal = mixture._replace(log_weights=log_weights.log_softmax(-1))
     centre = mean(normal)
-    axes, failed = torch.linalg.cholesky_ex(cov(normal))
+    roots = invert_factors(factors)
+    shares = normal.log_weights.exp()[..., None, None]
+    axes, failed = torch.linalg.cholesky_ex((shares * (roots @ roots.mT)).sum(1))
     identity = torch.eye(2, dtype=means.dtype, device=means.device)
     axes = torch.where((failed == 0)[:, None, None], axes, identity)
     whitened = factors @ axes[:, None]
@@ -76,7 +78,8 @@ def frame(mixture: Mixture, log_levels: Tensor) -> Frame:
     is_in = (squares > 0)[..., None]
     low = torch.where(is_in, middle - reach, torch.inf).amin(1)
     high = torch.where(is_in, middle + reach, -torch.inf).amax(1)
-    side = (1 + 2 * MARGIN) * (high - low)
+    # As wide as high, so that cells are no longer than they are wide.
+    side = (1 + 2 * MARGIN) * (high - low).amax(-1, keepdim=True).expand_as(low)
     low = low - MARGIN * (high - low)
     scaled = whitened * side[:, None, None]
     offsets = (whitened @ (middle - low[:, None])[..., None])[..., 0]
@@ -109,9 +112,10 @@ def _squares(frame: Frame, rows: Tensor, t: Tensor) -> Tensor:
     return a.square_().addcmul_(c, c)
 
 
-def boundary_cells(frame: Frame) -> Cells:
+def boundary_cells(frame: Frame, finest: float = FINEST) -> Cells:
     """Divide the frame until cells that hold a piece of the boundary are small.
 
+    Their half-diagonals are then `finest` standard deviations of the components there.
     In a cell of half-diagonal r around a point, in the metric of a component, |z| lies
     within r of its value there. Both bounds of the density leave out the cells that
     are inside or outside of the region, whatever the density.
@@ -130,7 +134,7 @@ def boundary_cells(frame: Frame) -> Cells:
     reach = torch.maximum(plus, minus).sqrt()
     found = []
     for level in range(FIRST_LEVEL, LAST_LEVEL + 1):
-        is_open, is_coarse = _classify(frame, reach, rows, x, y, 0.5**level)
+        is_open, is_coarse = _classify(frame, reach, rows, x, y, 0.5**level, finest)
         if level == LAST_LEVEL:
             is_coarse = torch.zeros_like(is_coarse)
         # Limit the memory where components are very long.
@@ -149,7 +153,13 @@ def boundary_cells(frame: Frame) -> Cells:
 
 
 def _classify(
-    frame: Frame, reach: Tensor, rows: Tensor, x: Tensor, y: Tensor, side: float
+    frame: Frame,
+    reach: Tensor,
+    rows: Tensor,
+    x: Tensor,
+    y: Tensor,
+    side: float,
+    finest: float,
 ) -> tuple[Tensor, Tensor]:
     """Return which cells can hold the boundary, and which are too large, (m,) each."""
     centres = (torch.stack([x, y], dim=1) + 0.5).to(frame.origin) * side
@@ -164,5 +174,5 @@ def _classify(
         most = torch.addcmul(peaks, *[(z - radius).clamp_(min=0)] * 2, value=-0.5)
         lowest = torch.addcmul(peaks, *[z.add_(radius)] * 2, value=-0.5)
         is_open.append((most.logsumexp(-1) > 0) & (lowest.logsumexp(-1) < 0))
-        is_coarse.append((radius.masked_fill_(most < least, 0.0) > FINEST).any(-1))
+        is_coarse.append((radius.masked_fill_(most < least, 0.0) > finest).any(-1))
     return torch.cat(is_open), torch.cat(is_coarse)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from skmdn._mixture.cells2d import (
+    FINEST,
     FIRST_LEVEL,
     LAST_LEVEL,
     Cells,
@@ -46,14 +47,14 @@ class Contour(NamedTuple):
     following: Tensor  # the position of the next point of the curve
 
 
-def trace(mixture: Mixture, log_levels: Tensor) -> Contour:
+def trace(mixture: Mixture, log_levels: Tensor, finest: float = FINEST) -> Contour:
     """Trace where the density of two outputs equals levels, given as logs (n,).
 
     The region is on the left: curves run counter-clockwise around it, and clockwise
     around its holes.
     """
     square = frame(mixture, log_levels)
-    starts, ends, rows, points = _segments(square, boundary_cells(square))
+    starts, ends, rows, points = _segments(square, boundary_cells(square, finest))
     following = torch.empty_like(starts)
     following[starts] = ends
     bent, between = _bulge(square, rows, points, points[following])
@@ -204,7 +205,7 @@ def _triangles(cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
     centres = _key(rows, left + length // 2, low + length // 2).repeat(4)
     first = torch.cat(corners)
     second = torch.cat([*corners[1:], corners[0]])
-    found = []
+    found = [[part[:0] for part in (centres, first, second)]]
     while len(first):
         # Keys are linear in the coordinates.
         middle = (first + second) // 2

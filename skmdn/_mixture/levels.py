@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from skmdn._mixture.cells2d import FINEST
 from skmdn._mixture.contours import Contour, mass_inside, trace
 from skmdn._mixture.core import Mixture, fill_empty, select_rows
 from skmdn._mixture.hdr import n_region_points, regions
@@ -23,6 +24,7 @@ LARGEST_ERROR = 0.01
 # Two outputs: a correction of the log-probability on the smaller side that is below
 # this is the last one. Its relative error is a few per cent.
 LAST_CORRECTION, MAX_CORRECTIONS = 0.03, 6
+SMALLEST_REGION = 1e-4
 
 
 def n_level_points(mixture: Mixture, bounds: Bounds | None = None) -> int:
@@ -59,7 +61,9 @@ def log_levels(
         width = min(SLOPE_WIDTH, confidence, 1 - confidence)
         rise = quantile(confidence - width / 2) - quantile(confidence + width / 2)
         levels.append(quantile(confidence))
-        errors.append(LARGEST_ERROR / width * rise)
+        # At least that of one Gaussian of two outputs, where there are few points.
+        least = LARGEST_ERROR / (1 - confidence)
+        errors.append((LARGEST_ERROR / width * rise).clamp(min=least))
     return torch.stack([*levels, *errors])
 
 
@@ -78,7 +82,7 @@ def trace_regions(
     mixture = fill_empty(mixture)
     heights = as_function_of_latent(mixture, bounds)
     level = exact_levels(mixture, confidence, log_level, error, bounds)
-    return trace(heights, level)
+    return trace(heights, level, _finest(confidence))
 
 
 def exact_levels(
@@ -92,31 +96,52 @@ def exact_levels(
 
     The logarithm of the smaller of the probabilities inside and outside is nearly
     linear in the log-level. Its slope is first that of the points, `error` per
-    `LARGEST_ERROR`, and then that of the last step.
+    `LARGEST_ERROR`, and then that of the last step. No level is farther than `error`
+    from the one that is corrected, which bounds what a wrong probability can do.
     """
     mixture = fill_empty(mixture)
     heights = as_function_of_latent(mixture, bounds)
-    level, least = log_level.clone(), min(confidence, 1 - confidence)
-    sign = 1.0 if confidence < 0.5 else -1.0
-    rate = (error / LARGEST_ERROR * least).clamp(min=1e-3)
-    before = step = torch.full_like(level, torch.nan)
+    least, sign = min(confidence, 1 - confidence), 1.0 if confidence < 0.5 else -1.0
+    level, rate = log_level.clone(), error / LARGEST_ERROR * least
+    # The best level so far, below the highest one: nothing exceeds that.
+    best, highest = log_level - error, log_level + error
+    before = step = best_excess = torch.full_like(level, torch.inf)
     pending = torch.arange(len(level), device=level.device)
     for _ in range(MAX_CORRECTIONS):
-        part = select_rows(mixture, pending)
-        contour = trace(select_rows(heights, pending), level[pending])
-        inside = mass_inside(part, contour).clamp(0, 1)
+        at = level[pending]
+        contour = trace(select_rows(heights, pending), at, _finest(confidence))
+        inside = mass_inside(select_rows(mixture, pending), contour).clamp(0, 1)
         mass = inside if confidence < 0.5 else 1 - inside
         # Positive where too much is inside: the level must rise.
         excess = sign * (mass.clamp(min=1e-3 * least) / least).log()
+        is_empty = inside < 1e-3 * confidence
+        highest = torch.where(is_empty, at, highest)
+        is_best = ~is_empty & (excess.abs() < best_excess.abs())
+        best = torch.where(is_best, at, best)
+        best_excess = torch.where(is_best, excess, best_excess)
         secant = (step / (before - excess)).nan_to_num(-1.0)
         is_usable = (secant > rate / 4) & (secant < 4 * rate)
         rate = torch.where(is_usable, secant, rate)
-        step = (excess * rate).clamp(-1.0, 1.0)
-        level[pending] += step
+        new = at + (excess * rate).clamp(-1.0, 1.0)
+        new = new.maximum((log_level - error)[pending])
+        new = torch.where(new < highest, new, (best + highest) / 2)
         moving = excess.abs() > LAST_CORRECTION
-        pending, before, step, rate = (
-            each[moving] for each in (pending, excess, step, rate)
+        level[pending] = torch.where(moving, new, at + excess * rate)
+        step, before = new - at, excess
+        pending, before, step, rate, best, best_excess, highest = (
+            each[moving]
+            for each in (pending, before, step, rate, best, best_excess, highest)
         )
         if not len(pending):
             break
+    level[pending] = best
     return level
+
+
+def _finest(confidence: float) -> float:
+    """Return how small cells must be, since small regions would lie between corners.
+
+    The region of one Gaussian has the radius sqrt(-2 log(1 - confidence)). Below
+    `SMALLEST_REGION` the cells would be too many.
+    """
+    return FINEST * min(1.0, math.sqrt(5 * max(confidence, SMALLEST_REGION)))

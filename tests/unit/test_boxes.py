@@ -1,14 +1,18 @@
 """Probabilities of boxes against SciPy, distribution functions and identities."""
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 from helpers import random_density, random_parameters, random_scalar_density
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy import special, stats
+from scipy import integrate, special, stats
 
 from skmdn import MixtureDensity, TransformedDensity
+from skmdn._mixture.boxes import bivariate_cdf
 
 
 def scipy_probability(parameters, lower, upper):
@@ -192,3 +196,21 @@ def test_wrong_boxes_are_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             density.probability(lower, upper)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("below_one", [1e-4, 1e-8, 1e-12, 1e-15])
+@pytest.mark.parametrize("ends", [(0.5, 0.5000001), (1, 1.000001), (0.3, -0.2)])
+def test_outputs_that_nearly_determine_each_other(ends, below_one, sign):
+    h, k = ends
+    r, s = sign * (1 - below_one), np.sqrt(below_one * (2 - below_one))
+
+    def integrand(x):
+        return stats.norm.pdf(x) * stats.norm.cdf((k - r * x) / s)
+
+    steps = [x for x in (k / r - 10 * s, k / r, k / r + 10 * s) if -9 < x < h]
+    edges = [-9, *sorted(steps), h]
+    parts = itertools.pairwise(edges)
+    expected = sum(integrate.quad(integrand, *part, epsabs=1e-13)[0] for part in parts)
+    found = bivariate_cdf(*(torch.tensor(v, dtype=torch.float64) for v in (h, k, r, s)))
+    assert_allclose(found, expected, atol=1e-13)

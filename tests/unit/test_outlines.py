@@ -224,3 +224,38 @@ def test_three_outputs_have_no_outlines():
     density = MixtureDensity([[1.0]], np.zeros((1, 1, 3)), [[np.eye(3)]])
     with pytest.raises(ValueError, match="in_hdr and hdr_level"):
         density.hdr(0.9)
+
+
+@pytest.mark.parametrize("confidence", [1e-6, 1e-4, 1e-3, 0.999, 0.99999])
+def test_small_and_large_regions_of_one_gaussian(confidence):
+    density = MixtureDensity([[1.0]], [[[0.0, 0.0]]], [[np.eye(2)]])
+    ((outline,),) = density.hdr(confidence)
+    # Beyond r the probability is e^(-r^2 / 2), and 2 pi times the density there.
+    outside = 2 * np.pi * density.hdr_level(confidence)[0]
+    assert_allclose(outside, 1 - confidence, rtol=0.01, atol=2e-4)
+    radii = np.linalg.norm(outline, axis=1)
+    assert_allclose(np.exp(-(radii**2) / 2), outside, rtol=1e-3)
+    assert density.in_hdr([[0.0, 0.0]], confidence).all()
+
+
+@pytest.mark.parametrize("confidence", [1e-6, 1e-4, 1e-3, 0.01])
+def test_small_regions_are_not_empty(confidence):
+    density = mixtures(20, 8, 0)
+    draws = density.sample(20_000, random_state=0).transpose(1, 0, 2)
+    inside = (density.pdf(draws) >= density.hdr_level(confidence)).mean(axis=0)
+    assert_allclose(inside, confidence, atol=0.004)  # 4 standard errors, and 0.001
+    assert all(len(outlines) for outlines in density.hdr(confidence))
+
+
+@pytest.mark.parametrize("distance", [1e2, 1e4, 1e5])
+@pytest.mark.parametrize("scale", [1.0, 1e-2])
+def test_components_far_apart(distance, scale):
+    factors = np.eye(2) / np.array([1.0, scale])[:, None, None]
+    means = [[[0.0, 0.0], [distance, 0.0]]]
+    density = MixtureDensity([[0.5, 0.5]], means, [factors])
+    (outlines,) = density.hdr(0.6)
+    assert len(outlines) == 2
+    level = density.hdr_level(0.6)[0]
+    # Each has the weight 1/2 and holds 1/2 - 2 pi s^2 times the level.
+    inside = 1 - 2 * np.pi * (1 + scale**2) * level
+    assert_allclose(inside, 0.6, atol=0.002)
