@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 import numpy as np
 import torch
@@ -67,6 +67,12 @@ class AlgebraMethods(ConditionalDensity):
         low, high = (to_tensor(self.supports.to_latent(end.numpy())) for end in ends)
         return to_numpy(_mixture.box_probability(self.mixture, low, high))
 
+    @overload
+    def reduce(
+        self, n_components: int, return_divergence: Literal[False] = False
+    ) -> Self: ...
+    @overload
+    def reduce(self, n_components: int, return_divergence: bool = False) -> Any: ...
     def reduce(self, n_components: int, return_divergence: bool = False) -> Any:
         is_count = isinstance(n_components, Integral)
         if isinstance(n_components, bool) or not is_count or n_components < 1:

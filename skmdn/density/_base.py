@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -140,6 +140,14 @@ class ConditionalDensity(Distribution):
 
     # -- modes and highest-density regions ---------------------------------------
 
+    @overload
+    @abstractmethod
+    def modes(
+        self, min_mass: float = 0.0, return_mass: Literal[False] = False
+    ) -> list[NDArray[np.float64]]: ...
+    @overload
+    @abstractmethod
+    def modes(self, min_mass: float = 0.0, return_mass: bool = False) -> Any: ...
     @abstractmethod
     def modes(self, min_mass: float = 0.0, return_mass: bool = False) -> Any:
         """Find the modes of every row, the local maxima of its density.
@@ -329,6 +337,14 @@ class ConditionalDensity(Distribution):
 
     # -- fewer components ----------------------------------------------------------
 
+    @overload
+    @abstractmethod
+    def reduce(
+        self, n_components: int, return_divergence: Literal[False] = False
+    ) -> Self: ...
+    @overload
+    @abstractmethod
+    def reduce(self, n_components: int, return_divergence: bool = False) -> Any: ...
     @abstractmethod
     def reduce(self, n_components: int, return_divergence: bool = False) -> Any:
         """Return a mixture of fewer components with the same mean and covariance.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -32,6 +32,12 @@ class RegionMethods(ConditionalDensity):
     mixture: Mixture
     supports: Supports
 
+    @overload
+    def modes(
+        self, min_mass: float = 0.0, return_mass: Literal[False] = False
+    ) -> list[NDArray[np.float64]]: ...
+    @overload
+    def modes(self, min_mass: float = 0.0, return_mass: bool = False) -> Any: ...
     def modes(self, min_mass: float = 0.0, return_mass: bool = False) -> Any:
         """Find the modes of every row, the local maxima of its density.
 

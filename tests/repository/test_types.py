@@ -28,6 +28,7 @@ reveal_type(mdn.partial_fit(X, y))
 reveal_type(predict_density(mdn, X))
 reveal_type(mdn.predict_density(X).marginal(0))
 reveal_type(mdn.predict_density(X).modes())
+reveal_type(mdn.predict_density(X).reduce(8))
 """
 FLOATS = "numpy.ndarray[tuple[Any, ...], numpy.dtype[numpy.float64]]"
 # Which one depends on `target_support`.
@@ -44,6 +45,7 @@ EXPECTED = [
     DENSITY,
     DENSITY,
     f"list[{FLOATS}]",
+    DENSITY,
 ]
 
 
