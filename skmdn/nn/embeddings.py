@@ -114,10 +114,11 @@ class PeriodicEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.squash(x)
+        cosines = self.angles(x).cos()
         # Joining the two with `cat` takes several times longer on more threads.
-        embedded = x.new_empty(*x.shape[:-1], self.n_outputs)
+        embedded = x.new_empty(*cosines.shape[:-1], self.n_outputs)
         embedded[..., : x.shape[-1]] = x
-        embedded[..., x.shape[-1] :] = self.angles(x).cos()
+        embedded[..., x.shape[-1] :] = cosines
         return embedded
 
     def squash(self, x: Tensor) -> Tensor:

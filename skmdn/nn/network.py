@@ -355,7 +355,7 @@ class MixtureDensityNetwork(nn.Module):
 
     def last_hidden(self, X: Tensor) -> Tensor:
         """Compute the input of the head, (n_members, n, width)."""
-        hidden = self.embed(self.per_member(X))
+        hidden = self.embed(X)
         for layer in self.hidden:
             hidden = ACTIVATIONS[self.activation].function(layer(hidden))
             mask = self.draw_mask(hidden)
@@ -363,10 +363,16 @@ class MixtureDensityNetwork(nn.Module):
         return hidden
 
     def embed(self, X: Tensor) -> Tensor:
-        """Compute the input of the hidden layers, (n_members, n, width)."""
+        """Compute the input of the hidden layers, (n_members, n, width).
+
+        Rows that all members share are embedded as those of one, where the embedding
+        allows it: the result is repeated as a view.
+        """
         if self.backbones is not None:
-            return cast(Tensor, self.backbones(X, self.generator))
-        return X if self.embedding is None else cast(Tensor, self.embedding(X))
+            return cast(Tensor, self.backbones(self.per_member(X), self.generator))
+        X = X if X.ndim == 3 else X[None]
+        embedded: Tensor = X if self.embedding is None else self.embedding(X)
+        return embedded.expand(self.n_members, -1, -1)
 
     def draw_mask(self, hidden: Tensor) -> Tensor | None:
         """Draw the factors of dropout; None while predicting, or without dropout."""

@@ -18,7 +18,7 @@ MODULES = [name for name in package_modules() if re.fullmatch(r"[a-z]\w*", name)
 by_name = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 DIRECTIVES = {"{include}", "{toctree}"}
 # Of programs that others keep: what they are given is not looked at.
-FOREIGN = {"ruff", "mypy", "."}
+FOREIGN = {"ruff", "mypy", ".", "build", "twine"}
 MODULE_OF = {"torchrun": ["torch.distributed.run"], "pip": ["pip", "install"]}
 
 
