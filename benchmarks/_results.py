@@ -6,10 +6,15 @@ import argparse
 import csv
 import os
 import platform
+import subprocess
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import sklearn
 import torch
+from _summary import PROVENANCE, read
 
 
 def names(text: str) -> list[str]:
@@ -38,23 +43,77 @@ def machine(threads: int) -> str:
     )
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def commit_of(folder: Path) -> str:
+    """Return the short hash of the checkout at a folder, "+" if its code was changed.
+
+    Return "" if the folder is not the top of a checkout, as for an installed package.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != folder.resolve():
+            return ""
+        changed = git("status", "--porcelain", "--", "skmdn", "benchmarks/*.py")
+        return git("rev-parse", "--short=7", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+        return ""
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Append a row; its keys must be the columns of the file in their order."""
-    is_new = not path.exists()
-    if not is_new:
-        with path.open(newline="", encoding="utf-8") as file:
-            columns = next(csv.reader(file))
-        if columns != list(row):
-            raise ValueError(f"{path} has the columns {columns}, not {list(row)}")
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+def provenance(threads: int) -> dict[str, Any]:
+    """Return the columns of PROVENANCE that are the same for all rows of a run."""
+    try:
+        import skmdn
+    except ImportError:  # the environment of a peer that needs other versions
+        version, commit = "", ""
+    else:
+        version = skmdn.__version__
+        commit = commit_of(Path(skmdn.__file__).resolve().parents[1])
+    return {
+        "skmdn": version,
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "scikit_learn": sklearn.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": threads,
+    }
+
+
+class Results:
+    """A results file, to which a run appends rows with their provenance."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path = path
+        self.rows = read(path)  # of earlier runs
+        self.source = provenance(threads)
+        self.start = time.perf_counter()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Append a row; its keys must be the columns of the file in their order."""
+        end = time.perf_counter()
+        source = self.source | {
+            "date": datetime.now(UTC).date().isoformat(),
+            "seconds": f"{end - self.start:.1f}",
+        }
+        self.start = end
+        self._write(row | {name: source[name] for name in PROVENANCE})
+
+    def _write(self, row: dict[str, Any]) -> None:
+        is_new = not self.path.exists()
+        if not is_new:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                columns = next(csv.reader(file))
+            if columns != list(row):
+                raise ValueError(
+                    f"{self.path} has the columns {columns}, not {list(row)}: give "
+                    "another --out"
+                )
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
