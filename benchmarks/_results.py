@@ -86,34 +86,42 @@ def provenance(threads: int) -> dict[str, Any]:
 class Results:
     """A results file, to which a run appends rows with their provenance."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self.path = path
-        self.rows = read(path)  # of earlier runs
+    def __init__(self, path: Path | None, threads: int) -> None:
+        self.path = path  # None: nothing is written
+        self.rows = read(path) if path else []  # of earlier runs
         self.source = provenance(threads)
         self.start = time.perf_counter()
 
     def append(self, row: dict[str, Any]) -> None:
         """Append a row; its keys must be the columns of the file in their order."""
+        if self.path is None:
+            return
         end = time.perf_counter()
         source = self.source | {
             "date": datetime.now(UTC).date().isoformat(),
             "seconds": f"{end - self.start:.1f}",
         }
         self.start = end
-        self._write(row | {name: source[name] for name in PROVENANCE})
+        write(self.path, row | {name: source[name] for name in PROVENANCE})
 
-    def _write(self, row: dict[str, Any]) -> None:
-        is_new = not self.path.exists()
-        if not is_new:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                columns = next(csv.reader(file))
-            if columns != list(row):
-                raise ValueError(
-                    f"{self.path} has the columns {columns}, not {list(row)}: give "
-                    "another --out"
-                )
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+    def append_medians(self, part: str, case: str, seconds: dict[str, float]) -> None:
+        """Append a row for each of the tasks that were timed in turn."""
+        for task, median in seconds.items():
+            self.append({"part": part, "case": case, "task": task, "median_s": median})
+
+
+def write(path: Path, row: dict[str, Any]) -> None:
+    """Append a row to a file, with a header if it is new."""
+    is_new = not path.exists()
+    if not is_new:
+        with path.open(newline="", encoding="utf-8") as file:
+            columns = next(csv.reader(file))
+        if columns != list(row):
+            raise ValueError(
+                f"{path} has the columns {columns}, not {list(row)}: give another --out"
+            )
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
