@@ -79,8 +79,20 @@ def differences(ours: dict[str, float], theirs: dict[str, float]) -> list[float]
     return [ours[key] - theirs[key] for key in ours if key in theirs]
 
 
-def best(means: dict[str, float], score: str) -> str | None:
-    """Return the key of the best finite mean; None where no direction is better."""
+def best(values: dict[str, dict[str, float]], score: str) -> str | None:
+    """Return the key of the best finite mean over the repetitions that all have.
+
+    Published figures are means already. None where no direction is better, or where no
+    repetition is shared.
+    """
+    own = [set(found) for found in values.values() if "" not in found]
+    shared = set.intersection(*own) if own else set()
+    means = {
+        key: found[""]
+        if "" in found
+        else mean_and_error(found[name] for name in shared)[0]
+        for key, found in values.items()
+    }
     finite = {key: mean for key, mean in means.items() if math.isfinite(mean)}
     choose: Callable[..., str] = min if score in LOWER_IS_BETTER else max
     if score not in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER) or len(finite) < 2:
@@ -202,6 +214,7 @@ class Choice:
         found = dict.fromkeys(value_of(row, self.column) for row in rows)
         values = self.values or list(found)
         tables = {score: self.cells(rows, score) for score in self.scores}
+        numbers = {s: pivot(rows, self.keys, self.column, s) for s in self.scores}
         lines = {
             line: [(key, False) for key in line]
             for table in tables.values()
@@ -211,8 +224,8 @@ class Choice:
             largest = max(c.count for cells in table.values() for c in cells.values())
             for line, texts in lines.items():
                 cells = table.get(line, {})
-                means = {value: cell.mean for value, cell in cells.items()}
-                first = None if self.minus else best(means, score)
+                compared = numbers[score].get(line, {})
+                first = None if self.minus else best(compared, score)
                 for value in values:
                     is_difference = bool(self.minus) and value != self.minus
                     text = text_of_cell(cells.get(value), largest, is_difference)

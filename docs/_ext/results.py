@@ -9,7 +9,8 @@
 The argument is a file, or several; files of published figures have no provenance. The
 table has a line for each value of `rows` (one column of the file, or several) and a
 column for each value of `columns`, or for each of `scores` without it. Cells are means
-± standard error over folds, splits or repetitions; the best is bold. Optional:
+± standard error over folds, splits or repetitions; the best, over those that all
+columns have, is bold. Optional:
 `minus: VALUE`, show the other columns as paired differences to that one; `where:
 peer = skmdn_plain; n = 1000`, take these rows only.
 """

@@ -193,6 +193,15 @@ def test_cells_are_means_and_standard_errors(summary):
     assert "measured with an earlier version" in choice.caption(ROWS, ["file.csv"], "2")
 
 
+def test_the_best_is_that_of_shared_repetitions(summary):
+    ours, theirs = {"1": 1.0, "2": 9.0}, {"1": 2.0}
+    assert summary.best({"ours": ours, "theirs": theirs}, "nll") == "ours"
+    assert summary.best({"ours": ours, "theirs": theirs}, "log_lik") == "theirs"
+    assert summary.best({"ours": ours, "theirs": {"3": 0.0}}, "nll") is None
+    assert summary.best({"ours": ours, "paper": {"": 0.5}}, "nll") == "paper"
+    assert summary.best({"ours": ours, "theirs": theirs}, "fit_cpu") is None
+
+
 def test_differences_are_paired(summary):
     choice = summary.Choice(["set"], ["nll"], "peer", minus="ours")
     head, lines = choice.head_and_lines(ROWS)
