@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from _summary import mean_and_error
 
 # Scores by set, peer, split and field.
 Table = dict[str, dict[str, dict[int, dict[str, float]]]]
@@ -25,12 +24,6 @@ PUBLISHED = {
     "protein": (1.93, 1.73),
     "yacht": (0.05, -0.73),
 }
-
-
-def mean_and_error(values: Iterable[float]) -> tuple[float, float]:
-    array = np.array(list(values))
-    error = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else np.nan
-    return float(array.mean()), float(error)
 
 
 def draw(table: Table, picture: Path) -> None:

@@ -41,8 +41,9 @@ from typing import Any
 import numpy as np
 import torch
 from _baselines import LinearGaussian, fit_gaussian, fit_linear, mixture_logpdf
-from _results import append, machine, names, parser_of, read
+from _results import Results, machine, names, parser_of
 from _simulators import SIMULATORS
+from _summary import read
 from _tables import Array, as_columns, ladder_split, load
 from _timing import Clock
 from sklearn.model_selection import KFold
@@ -190,9 +191,10 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Case]]] = {
 
 def run(options: argparse.Namespace) -> None:
     """Append a row for every case and seed that is not in the file yet."""
+    results = Results(options.out, options.threads)
     done = {
         (row["part"], row["case"], int(row["n"]), int(row["seed"]))
-        for row in read(options.out)
+        for row in results.rows
     }
     for part in options.parts:
         for name, n, scores in PARTS[part](options):
@@ -203,8 +205,7 @@ def run(options: argparse.Namespace) -> None:
                     warnings.simplefilter("ignore")  # few rows, few values
                     found = dict.fromkeys((*SCORES, "distinct"), np.nan) | scores(seed)
                 row: dict[str, Any] = {"part": part, "case": name, "n": n, "seed": seed}
-                row |= found | {"threads": options.threads}
-                append(options.out, row | {"version": skmdn.__version__})
+                results.append(row | found)
                 text = "  ".join(f"{key} {found[key]:.3f}" for key in SCORES)
                 print(f"{part} {name} n = {n} seed {seed}: {text}", flush=True)
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _quality_picture import mean_and_error
-from _results import append, integers, machine, names, parser_of, read
+from _results import Results, integers, machine, names, parser_of
+from _summary import mean_and_error, read
 from _tables import Array, load
 from _timing import Clock
 from quality import find
@@ -64,7 +64,8 @@ def judge(
 
 def run(options: argparse.Namespace) -> None:
     """Append a row for every set, split and part that is not in the file yet."""
-    done = {(r["set"], int(r["split"]), r["without"]): r for r in read(options.out)}
+    results = Results(options.out, options.threads)
+    done = {(r["set"], int(r["split"]), r["without"]): r for r in results.rows}
     for name in options.sets:
         X, y, masks = load(find(options.data, name))
         for split in options.splits:
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
                     left = [kind for kind in competing if kind not in PARTS[part]]
                     row = judge(left if part else "auto", *rows, split)
                     labels = {"set": name, "split": split, "without": part}
-                    append(options.out, labels | row | {"threads": options.threads})
+                    results.append(labels | row)
                     print(
                         f"{name:10s} {split:3d} without {part or 'nothing':12s} NLL "
                         f"{row['nll']:8.3f}  fit {row['fit_cpu']:6.1f} s CPU",

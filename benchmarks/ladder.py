@@ -35,8 +35,8 @@ from typing import Any
 import numpy as np
 import torch
 from _grid import LEVEL, grid_of, grid_scores
-from _quality_picture import mean_and_error
-from _results import append, integers, machine, names, parser_of, read
+from _results import Results, integers, machine, names, parser_of
+from _summary import mean_and_error, read
 from _tables import Array, ladder_split, load
 from _timing import Clock
 
@@ -113,16 +113,16 @@ def run(options: argparse.Namespace) -> None:
     fixed = {
         "split": options.split,
         "params": json.dumps(options.params),
-        "threads": str(options.threads),
     }
-    rows = read(options.out)
-    for row in rows:
-        if fixed != (found := {name: row[name] for name in fixed}):
+    results = Results(options.out, options.threads)
+    expected = fixed | {"threads": str(options.threads)}
+    for row in results.rows:
+        if expected != (found := {name: row[name] for name in expected}):
             raise SystemExit(
-                f"{options.out} has results with {found}, not {fixed}: give another "
+                f"{options.out} has results with {found}, not {expected}: give another "
                 "--out"
             )
-    done = {(row["set"], int(row["n"]), int(row["repetition"])) for row in rows}
+    done = {(row["set"], int(row["n"]), int(row["repetition"])) for row in results.rows}
     folder = options.data / "ladder"
     for name in chosen(options.sets, folder):
         X, y, _ = load(folder / f"{name}.npz")
@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> None:
                     warnings.simplefilter("ignore")  # few distinct targets
                     scores = judge(*parts, params)
                 row = {"set": name, "n": n, "repetition": repetition, **scores, **fixed}
-                append(options.out, row | {"version": skmdn.__version__})
+                results.append(row)
                 print(
                     f"{name:15s} {n:6d} {repetition:2d} log-lik "
                     f"{scores['log_lik']:8.3f}  CRPS {scores['crps']:10.4g}  fit "

@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from _results import append, integers, machine, names, parser_of, read
+from _results import Results, integers, machine, names, parser_of
+from _summary import read
 from _tables import Array, load
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -83,7 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     print(machine(options.threads))
     compare = without_targets if options.part == "outputs" else without_cells
-    done = {(row["part"], row["set"], int(row["split"])) for row in read(options.out)}
+    results = Results(options.out, options.threads)
+    done = {(row["part"], row["set"], int(row["split"])) for row in results.rows}
     for name in options.sets or SETS[options.part]:
         X, y, masks = load(next(options.data.rglob(f"{name}.npz")))
         assert masks is not None
@@ -93,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
             test = masks[split]
             scores = compare((X[~test], y[~test]), (X[test], y[test]), split)
             row = {"part": options.part, "set": name, "split": split}
-            append(options.out, row | scores)
+            results.append(row | scores)
     for row in read(options.out):
         values = {k: f"{float(row[k]):.3f}" for k in ("complete", "missing", "other")}
         print(row["part"], row["set"], row["split"], values)

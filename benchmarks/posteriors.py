@@ -41,10 +41,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
-from _results import append, integers, machine, names, parser_of, read
+from _results import Results, integers, machine, names, parser_of
 from _simulators import SIMULATORS, SUPPORTS
+from _summary import read
 from _tables import Array
 from _timing import Clock
 from numpy.random import RandomState
@@ -165,19 +165,16 @@ def judge(
     }
 
 
-def versions(peer: str) -> dict[str, str]:
+def version(peer: str) -> str:
     ours = peer.startswith("skmdn")  # imported, but perhaps not installed
-    return {
-        "version": skmdn.__version__ if ours else metadata.version("sbi"),
-        "torch": torch.__version__,
-        "scikit_learn": sklearn.__version__,
-    }
+    return skmdn.__version__ if ours else metadata.version("sbi")
 
 
 def run(options: argparse.Namespace) -> None:
     """Append a row for every observation that is not in the file yet."""
     columns = ("task", "n", "peer", "seed", "observation")
-    done = {tuple(row[name] for name in columns) for row in read(options.out)}
+    results = Results(options.out, options.threads)
+    done = {tuple(row[name] for name in columns) for row in results.rows}
     for n in options.n:
         for task in options.tasks:
             for peer in options.peers:
@@ -187,7 +184,7 @@ def run(options: argparse.Namespace) -> None:
                 ]
                 missing = [key for key in keys if key not in done]
                 for row in rows_of(options, task, n, peer, missing):
-                    append(options.out, row)
+                    results.append(row)
                     print(
                         f"{task:24s} {n:6d} {peer:16s} observation "
                         f"{row['observation']}  C2ST {row['c2st']:.3f}  accepted "
@@ -222,7 +219,7 @@ def rows_of(
             zip(("task", "n", "peer", "seed", "observation"), key, strict=True)
         )
         row |= judge(draw, observations[i], references[i], support)
-        yield row | costs | {"threads": options.threads} | versions(peer)
+        yield row | costs | {"version": version(peer)}
 
 
 # -- reporting ----------------------------------------------------------------------

@@ -35,8 +35,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from _quality_picture import Table, draw, mean_and_error
-from _results import append, integers, machine, names, parser_of, read
+from _quality_picture import Table, draw
+from _results import Results, integers, machine, names, parser_of
+from _summary import mean_and_error, read
 from _tables import Array, as_columns, load
 from _timing import Clock
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -351,7 +352,8 @@ def judge_peer(
 
 def run(options: argparse.Namespace) -> None:
     """Append a row for every set, split and peer that is not in the file yet."""
-    done = {(r["set"], int(r["split"]), r["peer"]) for r in read(options.out)}
+    results = Results(options.out, options.threads)
+    done = {(r["set"], int(r["split"]), r["peer"]) for r in results.rows}
     for name in options.sets:
         X, y, masks = load(find(options.data, name))
         splits = range(len(masks)) if options.splits is None else options.splits
@@ -369,9 +371,8 @@ def run(options: argparse.Namespace) -> None:
                 parts = X[train], y[train], X[test], y[test], split
                 scores = judge_peer(peer, parts, options.params)
                 row = {"set": name, "split": split, "peer": label, **scores}
-                row["threads"] = torch.get_num_threads()
                 row["version"] = version(peer)
-                append(options.out, row)
+                results.append(row)
                 print(
                     f"{name:10s} {split:3d} {label:12s} NLL {scores['nll']:8.3f}  CRPS "
                     f"{scores['crps']:9.4g}  fit {scores['fit_cpu']:6.1f} s CPU",

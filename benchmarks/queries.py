@@ -3,6 +3,7 @@
     python benchmarks/queries.py                  skmdn and SciPy
     python benchmarks/queries.py --peers          also sampling by sbi and skpro
     python benchmarks/queries.py --table TABLE.npz --before CHECKOUT
+    python benchmarks/queries.py --out speed.csv  append the medians to a file
 
 The ratios are those of medians, measured alternately in this process. Peers are not
 dependencies: install those that you need (`pip install sbi skpro`).
@@ -26,6 +27,7 @@ import numpy as np
 import scipy
 import torch
 from _checkouts import load_checkout
+from _results import Results
 from _tables import load
 from _timing import time_in_turn
 from scipy import stats
@@ -48,7 +50,9 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--table", type=Path, action="append", default=[])
     parser.add_argument("--before", type=Path, help="another checkout of skmdn")
+    parser.add_argument("--out", type=Path, help="results")
     options = parser.parse_args()
+    results = Results(options.out, torch.get_num_threads())
     print(
         f"{platform.machine()}, {torch.get_num_threads()} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}, "
@@ -57,15 +61,15 @@ def main() -> None:
     if options.table:
         before = load_checkout(options.before) if options.before else None
         for path in options.table:
-            time_table(path, options.rows, options.repeats, before)
+            time_table(path, options.rows, options.repeats, before, results)
     else:
-        time_queries(options.rows, options.repeats)
-        time_sampling(options.rows, options.repeats, with_peers=options.peers)
+        time_queries(options.rows, options.repeats, results)
+        time_sampling(options.rows, options.repeats, options.peers, results)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of this process: {peak:.0f} MiB")
 
 
-def time_queries(n_rows: int, repeats: int) -> None:
+def time_queries(n_rows: int, repeats: int, results: Results) -> None:
     """Time queries of one output and 40 components, in seconds per million rows."""
     rng = np.random.RandomState(0)
     n_components = 40
@@ -86,6 +90,7 @@ def time_queries(n_rows: int, repeats: int) -> None:
         "90 % HDR": (1, lambda: density.hdr(0.9)),
     }
     seconds = time_in_turn({name: task for name, (_, task) in tasks.items()}, repeats)
+    results.append_medians("queries", f"{n_rows} rows", seconds)
     print(f"\n{n_rows} rows, {n_components} components, 1 output")
     print(f"{'query':28}{'s':>9}  {'s per million row-queries':>26}")
     for name, (n_queries, _) in tasks.items():
@@ -96,7 +101,11 @@ def time_queries(n_rows: int, repeats: int) -> None:
 
 
 def time_table(
-    path: Path, n_rows: int, repeats: int, before: ModuleType | None
+    path: Path,
+    n_rows: int,
+    repeats: int,
+    before: ModuleType | None,
+    results: Results,
 ) -> None:
     """Time queries of the default fit of a table, in milliseconds per row."""
     X, y, masks = load(path)
@@ -121,6 +130,9 @@ def time_table(
             for name, library in libraries.items()
         }
         seconds = time_in_turn(tasks, repeats)
+        case = f"{path.stem}, {len(density)} rows"
+        medians = {f"{query}, {name}": value for name, value in seconds.items()}
+        results.append_medians("queries of a fit", case, medians)
         each = {name: 1e3 * value / len(density) for name, value in seconds.items()}
         columns = "  ".join(f"{name} {value:9.3f}" for name, value in each.items())
         ratio = f"  ratio {each['before'] / each['now']:6.1f}" if before else ""
@@ -141,7 +153,9 @@ def query_task(
     return tasks[query]
 
 
-def time_sampling(n_rows: int, repeats: int, *, with_peers: bool) -> None:
+def time_sampling(
+    n_rows: int, repeats: int, with_peers: bool, results: Results
+) -> None:
     """Time 100 draws of each row, for three outputs and 10 components."""
     rng = np.random.RandomState(0)
     shape, n_draws = (n_rows, 10, 3), 100
@@ -158,6 +172,7 @@ def time_sampling(n_rows: int, repeats: int, *, with_peers: bool) -> None:
         few = max(1, n_rows // 100)
         sampler = skpro_sampler(density[:few], n_draws)
         seconds["skpro"] = time_in_turn({"": sampler}, 1)[""] * n_rows / few
+    results.append_medians("sampling", f"{n_rows} rows", seconds)
     print(f"\n{n_rows} rows, 10 components, 3 outputs, {n_draws} draws each")
     for name, value in seconds.items():
         print(f"{name:26}{value:9.3f} s  {value / seconds['skmdn']:8.1f} x skmdn")

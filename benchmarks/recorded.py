@@ -47,9 +47,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from _quality_picture import mean_and_error
 from _recorded import recorded_scores
-from _results import append, integers, machine, names, parser_of, read
+from _results import Results, integers, machine, names, parser_of
+from _summary import mean_and_error, read
 from _table_models import (
     LEAST_PROBABILITY,
     NATIVE,
@@ -216,7 +216,8 @@ def version(peer: str) -> str:
 def run(options: argparse.Namespace) -> None:
     """Append a row for every fold of every set and peer that is not in the file yet."""
     columns = ("part", "set", "n", "fold", "peer", "split")
-    done = {tuple(row[name] for name in columns) for row in read(options.out)}
+    results = Results(options.out, options.threads)
+    done = {tuple(row[name] for name in columns) for row in results.rows}
     for part, name, n, fold, load_split in splits(options):
         split = None
         for peer in peers_of(part, options.peers):
@@ -232,8 +233,7 @@ def run(options: argparse.Namespace) -> None:
                 warnings.simplefilter("ignore")  # of the peers; few distinct targets
                 scores = judge(part, peer, split, options.params)
             row = dict(zip(columns, key, strict=True)) | {"step": split.step, **scores}
-            row |= {"threads": options.threads, "version": version(peer)}
-            append(options.out, row)
+            results.append(row | {"version": version(peer)})
             print(
                 f"{name:15s} {n:5d} {fold} {label:14s} log-lik {scores['log_lik']:8.3f}"
                 f"  CRPS {scores['crps']:9.4g}  coverage {scores['coverage']:.3f}  "

@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py                  all parts
     python benchmarks/speed.py --only steps
+    python benchmarks/speed.py --out speed.csv  append the medians to a file
 
 The ratios are those of medians, measured alternately in this process. "Products" are
 the forward and backward matrix products of the same shapes and dtype, without any other
@@ -27,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import sklearn
 import torch
+from _results import Results
 from _timing import time_in_turn
 from sklearn.neural_network import MLPRegressor
 from torch import Tensor, distributions, nn
@@ -57,8 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows to predict")
     parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--out", type=Path, help="results")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
+    options.results = Results(options.out, options.threads)
     print(
         f"{platform.machine()}, {options.threads} threads, Python "
         f"{platform.python_version()}, torch {torch.__version__}, scikit-learn "
@@ -158,6 +162,10 @@ def steps(options: argparse.Namespace) -> None:
             options.repeats,
         )
         cells = [n_members, n_features, width, K, d, batch, embedding]
+        case = f"{n_members} networks {width} wide, batch {batch}"
+        options.results.append_medians(
+            "step", case, {name: value / STEPS for name, value in seconds.items()}
+        )
         cells += [f"{seconds[name] / STEPS * 1e6:.0f}" for name in seconds]
         cells.append(f"{seconds['step'] / seconds['products']:.2f}")
         print("|", " | ".join(map(str, cells)), "|", flush=True)
@@ -182,6 +190,7 @@ def epochs(options: argparse.Namespace) -> None:
                 except ImportError:
                     del tasks[name]
             seconds = time_in_turn(tasks, options.repeats)
+        options.results.append_medians("fit", f"d = {d}", seconds)
         print(f"\nd = {d}, {N_ROWS} rows, {N_EPOCHS} epochs of batches of {BATCH}:")
         for name, time_taken in seconds.items():
             ours = seconds["skmdn, diagonal" if "diagonal" in name else "skmdn"]
@@ -328,6 +337,7 @@ def prediction(options: argparse.Namespace) -> None:
         },
         options.repeats,
     )
+    options.results.append_medians("prediction", f"{options.rows} rows", seconds)
     print(f"\n{options.rows} rows, defaults: products {seconds['products']:.1f} s")
     for name in ("score_samples", "predict"):
         ratio = seconds[name] / seconds["products"]
@@ -346,6 +356,8 @@ def outputs(options: argparse.Namespace) -> None:
             size, seconds, memory = pool.apply(
                 _time_outputs, (covariance_type, d, options.repeats, options.threads)
             )
+        case = f"{covariance_type}, d = {d}"
+        options.results.append_medians("outputs", case, {"step": seconds})
         print(
             f"| {covariance_type} | {d} | {size} | {seconds * 1e3:.2f} | {memory:.0f} |"
         )
@@ -383,6 +395,7 @@ def rows(options: argparse.Namespace) -> None:
             5, batch_size=512, max_iter=n_epochs, n_iter_no_change=n_epochs
         )
         seconds = time_in_turn({"fit": partial(mdn.fit, X, y)}, 3)["fit"]
+        options.results.append_medians("rows", f"{n_rows} rows", {"fit": seconds})
         print(
             f"| {n_rows} | {seconds:.1f} | {seconds / n_rows / n_epochs * 1e6:.2f} "
             f"| {peak_memory() - before:.0f} |",
@@ -393,6 +406,8 @@ def rows(options: argparse.Namespace) -> None:
         seconds, memory, score = pool.apply(
             _fit_from_memory_map, (folder, MAP_SHAPE, MAP_PIECE)
         )
+    case = f"{MAP_SHAPE[0]} rows"
+    options.results.append_medians("memory map", case, {"partial_fit": seconds})
     print(
         f"\n{MAP_SHAPE[0]} x {MAP_SHAPE[1]} float32 from a memory map, partial_fit on "
         f"pieces of {MAP_PIECE}: {seconds:.0f} s, peak resident memory {memory:.0f} "

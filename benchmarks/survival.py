@@ -37,7 +37,6 @@ import json
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,13 +56,15 @@ from _censored import (
     pit_shares,
     quartiles,
 )
-from _quality_picture import mean_and_error
-from _results import append, integers, machine, names, parser_of, read
+from _results import Results, integers, machine, names, parser_of
+from _summary import mean_and_error, read
 from _survival_models import LINEAR, MODELS, PARAMETRIC
 from _tables import Array
 from _timing import Clock
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold, train_test_split
+
+import skmdn
 
 SETS = ("aids", "gbsg2", "rossi", "diabetes_interval", "flchain")
 N_FOLDS = 5
@@ -122,10 +123,10 @@ def judge(
 
 def run(options: argparse.Namespace) -> None:
     """Append a row for every set, fold and model that is not in the file yet."""
-    rows = read(options.out)
-    if any(row["split"] != options.split for row in rows):
+    results = Results(options.out, options.threads)
+    if any(row["split"] != options.split for row in results.rows):
         raise SystemExit(f"{options.out} has rows of another --split: give another")
-    done = {(row["set"], int(row["fold"]), row["model"]) for row in rows}
+    done = {(row["set"], int(row["fold"]), row["model"]) for row in results.rows}
     for name in options.sets:
         table = load_censored(options.data / "censored", name)
         for fold in options.folds:
@@ -140,8 +141,9 @@ def run(options: argparse.Namespace) -> None:
                     warnings.simplefilter("ignore")  # of peers, and few distinct times
                     scores = judge(table, *parts, model, options.params)
                 row = {"set": name, "fold": fold, "model": label, **scores}
-                row |= {"split": options.split, "threads": options.threads}
-                append(options.out, row | {"versions": versions()})
+                results.append(
+                    row | {"split": options.split, "version": version(model)}
+                )
                 print(
                     f"{name:17s} {fold} {label:14s} log-lik {scores['log_lik']:8.4f}  "
                     f"IBS {scores['ibs']:7.4f}  fit {scores['fit_cpu']:6.2f} s CPU",
@@ -149,16 +151,11 @@ def run(options: argparse.Namespace) -> None:
                 )
 
 
-@cache
-def versions() -> str:
-    packages = ("skmdn", "scikit-learn", "lifelines", "scikit-survival")
-    found = []
-    for package in packages:
-        try:
-            found.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            found.append(f"{package} missing")
-    return ", ".join(found)
+def version(model: str) -> str:
+    if model.startswith("skmdn"):  # the one that is imported, maybe not installed
+        return skmdn.__version__
+    package = "lifelines" if model in PARAMETRIC else "scikit-survival"
+    return metadata.version(package)
 
 
 # -- reporting ----------------------------------------------------------------------
@@ -292,7 +289,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--data DIR is needed")
     torch.set_num_threads(options.threads)
     print(machine(options.threads))
-    print(versions())
     if not options.report:
         run(options)
     table = by_set_and_model(options.out)

@@ -6,6 +6,7 @@ python -m sphinx -W --keep-going -b html docs docs/_build/html
 """
 
 import re
+import sys
 from pathlib import Path
 
 from docutils import nodes
@@ -13,6 +14,8 @@ from sphinx.util.nodes import make_refnode
 from sphinx_gallery.sorting import ExplicitOrder
 
 import skmdn
+
+sys.path.append(str(Path(__file__).parent / "_ext"))
 
 project = "skmdn"
 author = "the skmdn developers"
@@ -22,6 +25,7 @@ version = release = skmdn.__version__
 extensions = [
     "myst_parser",
     "numpydoc",
+    "results",  # of docs/_ext: tables drawn from benchmarks/results
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",

@@ -213,7 +213,7 @@ def test_stress_counts_how_fits_end(monkeypatch, capsys):
     assert "2 times broken: odd" in out
 
 
-def test_speed_measures_every_part(monkeypatch, capsys):
+def test_speed_measures_every_part(monkeypatch, capsys, tmp_path):
     speed = load_benchmark("speed")
     # Processes of their own could not find a module that has no name on the path.
     monkeypatch.setattr(speed.multiprocessing, "get_context", lambda _: InProcess)
@@ -224,7 +224,14 @@ def test_speed_measures_every_part(monkeypatch, capsys):
     monkeypatch.setattr(speed, "OUTPUTS", {"full": [2], "low_rank": [3]})
     monkeypatch.setattr(speed, "MAP_SHAPE", (1000, 2))
     monkeypatch.setattr(speed, "MAP_PIECE", 500)
-    speed.main(["--repeats", "1", "--threads", "1", "--rows", "2000"])
+    path = tmp_path / "speed.csv"
+    sizes = ["--repeats", "1", "--threads", "1", "--rows", "2000"]
+    speed.main([*sizes, "--out", str(path)])
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    parts = {"step", "fit", "prediction", "outputs", "rows", "memory map"}
+    assert {row["part"] for row in rows} == parts
+    assert all(float(row["median_s"]) > 0 for row in rows)
     out = capsys.readouterr().out
     # Each line of a table ends with a ratio or a size of its own.
     assert out.count("| periodic |") == 3
@@ -318,7 +325,13 @@ def test_queries_of_a_table_are_timed_in_both(name, data, monkeypatch, capsys):
     queries = load_benchmark("queries")
     small = MDNRegressor(2, n_estimators=1, max_iter=2)
     monkeypatch.setattr(queries, "MDNRegressor", small.set_params)
-    queries.time_table(data / f"{name}.npz", 3, 1, skmdn)
+    results = queries.Results(data / "speed.csv", 1)
+    queries.time_table(data / f"{name}.npz", 3, 1, skmdn, results)
+    first = {"one": queries.QUERIES, "two": queries.JOINT_QUERIES}[name][0]
+    with results.path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["case"] for row in rows} == {f"{name}, 3 rows"}
+    assert [row["task"] for row in rows[:2]] == [f"{first}, now", f"{first}, before"]
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0].startswith(f"{name}: 3 rows, 2 components")
     assert all("ratio" in line for line in lines[1:])

@@ -16,7 +16,7 @@ if not (ROOT / "docs").is_dir():
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 MODULES = [name for name in package_modules() if re.fullmatch(r"[a-z]\w*", name)]
 by_name = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-DIRECTIVES = {"{include}", "{toctree}"}
+DIRECTIVES = {"{include}", "{results}", "{toctree}"}
 # Of programs that others keep: what they are given is not looked at.
 FOREIGN = {"ruff", "mypy", ".", "build", "twine"}
 MODULE_OF = {"torchrun": ["torch.distributed.run"], "pip": ["pip", "install"]}
