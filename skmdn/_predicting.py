@@ -177,7 +177,7 @@ class PredictionMixin:
         *,
         y_upper: ArrayLike | None = None,
     ) -> float:
-        """Compute the mean of `score_samples`, as :meth:`GaussianMixture.score` does.
+        """Compute the mean of `score_samples`, as :meth:`~sklearn.mixture.GaussianMixture.score` does.
 
         Rows of whose targets nothing was observed do not count.
 

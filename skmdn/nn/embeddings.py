@@ -113,6 +113,7 @@ class PeriodicEmbedding(nn.Module):
         self.phases = nn.Parameter(2 * math.pi * phases)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return squashed features and cosines, (n_members, n, `n_outputs`)."""
         x = self.squash(x)
         # Joining the two with `cat` takes several times longer on more threads.
         embedded = x.new_empty(*x.shape[:-1], self.n_outputs)
