@@ -95,6 +95,8 @@ sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "download_all_examples": False,
     "show_signature": False,
+    # Its tables would load scripts from elsewhere.
+    "write_computation_times": False,
 }
 
 # -- pages -------------------------------------------------------------------------
@@ -206,11 +208,29 @@ def trim_blocks(app, doctree):
 # -- formulas ----------------------------------------------------------------------
 
 
+# Browsers implement MathML Core, without alphabets as attributes, and put no space
+# beside the name of a function.
+CORE = [
+    (r'<mi mathvariant="script">N</mi>', "<mi>\N{MATHEMATICAL SCRIPT CAPITAL N}</mi>"),
+    (r'<mtext mathvariant="monospace">', '<mtext style="font-family: monospace">'),
+    (r"\\_", "_"),
+    (
+        r"<mi>(log|exp|cos|det)</mi>(?!<mo[^>]*>&#x00028;|<mrow><mo)",
+        r'<mo lspace="0.17em" rspace="0.17em">\1</mo>',
+    ),
+    (r"<mi>(log|exp|cos|det)</mi>", r'<mo lspace="0.17em" rspace="0">\1</mo>'),
+    (r"<mo>diag</mo>", '<mo lspace="0.17em" rspace="0">diag</mo>'),
+]
+
+
 def mathml(display):
     """Return a visitor that writes a node's LaTeX as MathML."""
 
     def visit(translator, node):
-        translator.body.append(convert(node.astext(), display=display))
+        formula = convert(node.astext(), display=display)
+        for pattern, replacement in CORE:
+            formula = re.sub(pattern, replacement, formula)
+        translator.body.append(formula)
         raise nodes.SkipNode
 
     return visit
