@@ -50,8 +50,8 @@ print("euros, euros, %")
 print(answers.round().astype(int))
 
 # %%
-# In the old town the rent is one of two: the mean is a rent that hardly any flat has.
-# The 80 % highest-density region has two intervals.
+# The mean rents of the old town and the suburb are similar, but hardly any flat in the
+# old town has that rent: the 80 % highest-density region has two intervals.
 for name, pieces in zip(districts, density.hdr(0.8), strict=True):
     text = " or ".join(f"{low:.0f} to {high:.0f}" for low, high in pieces)
     print(f"{name}: {text} euros")
