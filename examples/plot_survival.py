@@ -2,10 +2,10 @@
 Survival: censored lifetimes
 ============================
 
-Most of these machines still run when the study ends: of their lifetimes it is only
-known that they are longer. The fit uses both kinds of rows. Its survival curves, the
-probability of a longer life for three loads, are compared with the truth, and with a
-fit that takes the end of the study for the end of the machine.
+Two in five of these machines still run when the study ends: of their lifetimes it is
+only known that they are longer. The fit uses both kinds of rows. Its survival curves,
+the probability of a longer life for three loads, are compared with the truth, and with
+a fit that takes the end of the study for the end of the machine.
 """
 
 import numpy as np
