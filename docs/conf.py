@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 
 from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.ext.intersphinx import InventoryAdapter
 from sphinx.util.nodes import make_refnode
 from sphinx_gallery.sorting import ExplicitOrder
 
 import skmdn
 
-sys.path.append(str(Path(__file__).parent / "_ext"))
+HERE = Path(__file__).parent
+sys.path.append(str(HERE / "_ext"))
 
 project = "skmdn"
 author = "the skmdn developers"
@@ -28,11 +31,12 @@ extensions = [
     "results",  # of docs/_ext: tables drawn from benchmarks/results
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_inventories", "_parameters.rst"]
 templates_path = ["_templates"]
 
 # -- text and docstrings -----------------------------------------------------------
@@ -45,15 +49,41 @@ numpydoc_show_class_members = False
 # The docstrings state the types, with shapes.
 autodoc_typehints = "none"
 toc_object_entries_show_parents = "hide"
+# Formulas become MathML in the build, see `mathml`: pages load nothing from elsewhere.
+html_math_renderer = "mathml"
+
+# -- references to other projects --------------------------------------------------
+
+# Inventories of the objects that are referred to, as text: the build needs no network,
+# and gives the same links everywhere. A reference that no inventory has is an error.
+MANUALS = {
+    "python": "https://docs.python.org/3/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "scipy": "https://docs.scipy.org/doc/scipy/",
+    "sklearn": "https://scikit-learn.org/stable/",
+    "torch": "https://docs.pytorch.org/docs/stable/",
+    "pandas": "https://pandas.pydata.org/docs/",
+}
+intersphinx_mapping = {
+    name: (url, f"_inventories/{name}.txt") for name, url in MANUALS.items()
+}
+nitpicky = True
+# Properties that the page of their class describes in its list of attributes.
+nitpick_ignore = [
+    ("py:obj", name) for name in ("latent", "n_outputs", "output_names", "resolution")
+]
+
+# -- buttons that copy code --------------------------------------------------------
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_selector = "div:not(.sphx-glr-script-out) > div.highlight > pre"
 
 # -- gallery -----------------------------------------------------------------------
 
-# The examples that show most features come first.
-first = {"plot_density_heat.py", "plot_from_one_fit.py"}
-examples = sorted(
-    (path.name for path in Path(__file__).parent.glob("../examples/*.py")),
-    key=lambda name: (name not in first, name),
-)
+# The header groups the examples. Their order is also that of the pages.
+header = (HERE / "../examples/GALLERY_HEADER.rst").read_text()
+examples = re.findall(r"^   \.\./examples/(plot_\w+\.py)$", header, re.MULTILINE)
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
@@ -61,10 +91,15 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "capture_repr": (),
     "within_subsection_order": ExplicitOrder(examples),
+    "minigallery_sort_order": ExplicitOrder(
+        [(HERE / "../examples" / name).resolve() for name in examples]
+    ),
     "doc_module": "skmdn",
     "backreferences_dir": "generated/backreferences",
     "download_all_examples": False,
     "show_signature": False,
+    # Its tables would load scripts from elsewhere.
+    "write_computation_times": False,
 }
 
 # -- pages -------------------------------------------------------------------------
@@ -77,7 +112,8 @@ html_css_files = ["skmdn.css"]
 html_sidebars = {page: [] for page in ("index", "comparison", "changelog")}
 html_theme_options = {
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 5,
+    "navbar_persistent": ["search-button"],
     "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": [],
@@ -95,10 +131,42 @@ def lead_to_gallery(app, docname, source):
     )
 
 
+def group_gallery(app, docname, source):
+    """Remove the list of all examples, which follows that of each group."""
+    if docname == "auto_examples/index":
+        source[0] = re.sub(
+            r"\.\. raw:: html\n\n    <div class=\"sphx-glr-thumbnails\">.*"
+            r"\.\. thumbnail-parent-div-close\n\n\.\. raw:: html\n\n    </div>\n",
+            "",
+            source[0],
+            flags=re.DOTALL,
+        )
+
+
+def describe_pictures(app, docname, source):
+    """Give the pictures of an example its title, in place of the name of its file."""
+    if docname.startswith("auto_examples/plot_"):
+        title = re.search(r"^(.+)\n=+$", source[0], re.MULTILINE)[1]
+
+        def describe(match):
+            titles = match[2]  # of the axes, or the name of the file
+            is_file = titles.startswith("plot ")
+            return f"{match[1]}{title}" + ("" if is_file else f": {titles}")
+
+        source[0] = re.sub(r"^( *:alt: )(.+)$", describe, source[0], flags=re.M)
+
+
 def link_names(app, doctree, docname):
-    """Link public names in inline code to their reference pages."""
+    """Link public names in inline code to their reference pages, and other manuals."""
     if docname.startswith(("generated/", "auto_examples/")):
         return
+    others = {}
+    for kind, entries in InventoryAdapter(app.env).main_inventory.items():
+        if kind != "py:method":
+            for name, item in entries.items():
+                others[name] = item.uri
+                if kind in ("py:class", "py:exception"):
+                    others[name.split(".")[-1]] = item.uri
     objects = app.env.domains["py"].objects
     # `fit` without a module is the method, not skmdn.dask.fit.
     methods = set(dir(skmdn.MDNRegressor))
@@ -110,14 +178,19 @@ def link_names(app, doctree, docname):
         if entry.objtype != "method" and last not in methods:
             pages.setdefault(last, entry)
     for literal in list(doctree.findall(nodes.literal)):
-        entry = pages.get(literal.astext().split("(")[0])
-        if entry is None or entry.docname == docname or _is_linked(literal):
+        name = literal.astext().split("(")[0]
+        entry = pages.get(name)
+        if _is_linked(literal):
             continue
-        literal.replace_self(
-            make_refnode(
+        if entry is not None and entry.docname != docname:
+            link = make_refnode(
                 app.builder, docname, entry.docname, entry.node_id, literal.deepcopy()
             )
-        )
+        elif entry is None and name in others:
+            link = nodes.reference("", "", literal.deepcopy(), refuri=others[name])
+        else:
+            continue
+        literal.replace_self(link)
 
 
 def _is_linked(node):
@@ -135,7 +208,43 @@ def trim_blocks(app, doctree):
             block[:] = [nodes.Text(block.rawsource)]
 
 
+# -- formulas ----------------------------------------------------------------------
+
+
+# Browsers implement MathML Core, without alphabets as attributes, and put no space
+# beside the name of a function.
+CORE = [
+    (r'<mi mathvariant="script">N</mi>', "<mi>\N{MATHEMATICAL SCRIPT CAPITAL N}</mi>"),
+    (r'<mtext mathvariant="monospace">', '<mtext style="font-family: monospace">'),
+    (r"\\_", "_"),
+    (
+        r"<mi>(log|exp|cos|det)</mi>(?!<mo[^>]*>&#x00028;|<mrow><mo)",
+        r'<mo lspace="0.17em" rspace="0.17em">\1</mo>',
+    ),
+    (r"<mi>(log|exp|cos|det)</mi>", r'<mo lspace="0.17em" rspace="0">\1</mo>'),
+    (r"<mo>diag</mo>", '<mo lspace="0.17em" rspace="0">diag</mo>'),
+]
+
+
+def mathml(display):
+    """Return a visitor that writes a node's LaTeX as MathML."""
+
+    def visit(translator, node):
+        formula = convert(node.astext(), display=display)
+        for pattern, replacement in CORE:
+            formula = re.sub(pattern, replacement, formula)
+        translator.body.append(formula)
+        raise nodes.SkipNode
+
+    return visit
+
+
 def setup(app):
+    app.add_html_math_renderer(
+        "mathml", (mathml("inline"), None), (mathml("block"), None)
+    )
     app.connect("source-read", lead_to_gallery)
+    app.connect("source-read", group_gallery)
+    app.connect("source-read", describe_pictures)
     app.connect("doctree-read", trim_blocks)
     app.connect("doctree-resolved", link_names)

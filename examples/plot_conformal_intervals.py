@@ -50,6 +50,9 @@ def intervals(density, levels):
     return np.transpose([density.interval(level) for level in levels], (1, 2, 0))
 
 
+# %%
+# Half of the remaining rows calibrate the intervals, the other half is new; the figure
+# has the means of ten such splits.
 figure, axes = plt.subplots(
     1, 2, figsize=(9, 4.5), sharex=True, sharey=True, layout="constrained"
 )

@@ -1,6 +1,6 @@
 """
-Density against one feature
-===========================
+Partial dependence of a density on one feature
+==============================================
 
 How the progression of diabetes depends on single features. Each panel replaces one
 feature in a hundred rows and takes the mean of the densities: the black line is its

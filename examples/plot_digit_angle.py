@@ -1,6 +1,6 @@
 """
-User-defined network: the angle of rotated digits
-=================================================
+Images: the angle of digits by a convolutional network
+======================================================
 
 Handwritten digits are rotated by a random angle, and a small user-defined convolutional
 network predicts the density of the angle from the 8 x 8 pixels. For some digits two

@@ -1,6 +1,6 @@
 """
-Targets with few values
-=======================
+Counts and grades: targets with few values
+==========================================
 
 The target is the number of cylinders of a car (4, 6 or 8), given its weight. A density
 of such a target has a spike at each value, and its log-likelihood is large but

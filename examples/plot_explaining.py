@@ -1,6 +1,6 @@
 """
-Which features matter for the quantile, the spread, the risk?
-=============================================================
+Feature importance for quantiles, widths and risks
+==================================================
 
 Permutation importance measures how much a score gets worse if one feature is shuffled.
 A density has many properties, and each can depend on other features: here the 90 %

@@ -1,6 +1,6 @@
 """
-Statistics from one fit
-=======================
+Mean, modes, regions and risks from one fit
+===========================================
 
 One fitted model gives the mean, median, modes, highest-density regions, the probability
 of exceeding a threshold, and the density of one output given another, all exactly. The
@@ -24,6 +24,9 @@ y = np.column_stack([durations[:-1], waits[1:]])[by_day]
 
 mdn = MDNRegressor(3, random_state=0).fit(X, y)
 joint = mdn.predict_density([[80.0]])
+
+# %%
+# Statistics of the duration, and of the next wait once the duration is known.
 duration = joint.marginal(0)
 
 print(f"after a wait of 80 minutes, an eruption of {duration.mean()[0]:.2f} minutes")
@@ -37,6 +40,8 @@ for seen in (1.8, 4.3):
     print(f"if it lasts {seen} minutes, the next wait is {wait.mean()[0, 0]:.0f}")
     print(f"  +- {wait.std()[0, 0]:.0f} minutes")
 
+# %%
+# The joint density has one region for short and one for long eruptions.
 figure, ax = plt.subplots(layout="constrained")
 near = np.abs(X[:, 0] - 80) <= 5
 display = DensityDisplay.from_predictions(

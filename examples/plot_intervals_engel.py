@@ -1,6 +1,6 @@
 """
-All quantiles from one fit
-==========================
+Quantile regression: all quantiles from one fit
+===============================================
 
 The data are the food expenditures of 235 Belgian households in 1857, given their
 income, a standard data set for quantile regression. The spread increases with the

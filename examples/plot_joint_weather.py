@@ -30,6 +30,8 @@ def on_circle(day):
 mdn = MDNRegressor(2, reg_covar=5e-4, random_state=0)
 mdn.fit(on_circle(day), temperatures)
 
+# %%
+# The density of four dates, from the same fit.
 dates = {"15 January": 15, "15 April": 105, "15 July": 196, "15 October": 288}
 figure, axes = plt.subplots(
     2, 2, figsize=(8, 7), sharex=True, sharey=True, layout="constrained"

@@ -1,6 +1,6 @@
 """
-Training: loss curves
-=====================
+Loss curves of the training
+===========================
 
 Each network is validated on its own fold, and the weights of the best epoch are kept.
 """

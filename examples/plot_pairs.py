@@ -1,6 +1,6 @@
 """
-Density of several outputs: pairs
-=================================
+Density of several outputs: pair plot
+=====================================
 
 The other three measures of an iris, predicted jointly from a sepal length of 5.8 cm,
 with which it can be of any of three species. The diagonal has the density of each

@@ -26,9 +26,18 @@ X, rain = weather(1500, 0)
 mdn = MDNRegressor(target_support=(0, None), target_resolution=0.1, random_state=0)
 mdn.fit(X, rain)
 
+# %%
+# `recorded` gives the distribution of the values as they are recorded: multiples of
+# 0.1 mm, with a probability of exactly zero.
 grid = np.linspace(0, 1, 100)[:, None]
 recorded = mdn.predict_density(grid).recorded()
 new, observed = weather(4000, 1)
+for humidity in (0.2, 0.5, 0.9):
+    day = mdn.predict_density([[humidity]]).recorded()
+    print(
+        f"humidity {humidity}: dry with probability {day.pmf(0.0)[0]:.2f},"
+        f" 95 % quantile {day.ppf(0.95)[0]:.1f} mm"
+    )
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 left.plot(new, observed, ".", color="0.6", markersize=2)

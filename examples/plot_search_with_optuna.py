@@ -1,6 +1,6 @@
 """
-Search with Optuna
-==================
+Hyperparameter search with Optuna
+=================================
 
 Optuna proposes settings, and every fit provides its own score: `oof_score_` is the mean
 log-likelihood of the rows under the networks that were not trained on them, so no
@@ -41,6 +41,8 @@ def objective(trial):
     return build(trial).fit(X_train, y_train).oof_score_
 
 
+# %%
+# Twenty trials, and one evaluation of the best of them on the test rows.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 study = optuna.create_study(
     direction="maximize", sampler=optuna.samplers.TPESampler(seed=0)
@@ -55,6 +57,8 @@ for name, mdn in (("tuned", tuned), ("defaults", default)):
         f"test {mdn.score(X_test, y_test):.3f} nats"
     )
 
+# %%
+# The out-of-fold score of each trial; higher is better.
 figure, ax = plt.subplots(layout="constrained")
 scores = [trial.value for trial in study.trials]
 learning_rates = [trial.params["learning_rate_init"] for trial in study.trials]

@@ -177,8 +177,9 @@ class PredictionMixin:
         *,
         y_upper: ArrayLike | None = None,
     ) -> float:
-        """Compute the mean of `score_samples`, as :meth:`GaussianMixture.score` does.
+        """Compute the mean of `score_samples`, in nats.
 
+        The same as :meth:`sklearn.mixture.GaussianMixture.score` computes.
         Rows of whose targets nothing was observed do not count.
 
         `cross_val_score` and `GridSearchCV` therefore cross-validate the negative

@@ -33,7 +33,8 @@ class MDNRegressor(
     Networks of several kinds are trained together, each on its own fold; held-out
     likelihood decides which of them predict one mixture of Gaussians for every row.
     `predict_density` gives its exact mean, variance, quantiles, marginals, conditionals
-    and samples.
+    and samples. Consider these parameters first: `target_support`, `target_resolution`,
+    `covariance_type`, `n_components` and `portfolio` (:doc:`why </choosing>`).
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ class MDNRegressor(
         ``network(n_features)`` builds a new :class:`torch.nn.Module` that maps
         standardised rows (n, n_features) to (n, width). These modules replace
         the five parameters above, which are ignored; a linear layer on top of each
-        gives the parameters of the mixtures. See `docs/network.md`.
+        gives the parameters of the mixtures. See :doc:`networks </network>`.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         Columns of X that hold categories, as in
         :class:`~sklearn.ensemble.HistGradientBoostingRegressor`: those of a frame with
@@ -340,7 +341,7 @@ class MDNRegressor(
             Repetitions of each row, not necessarily integers.
         groups : array-like of shape (n_samples,), default=None
             Label of the group of each row. Rows of one group are never on both sides of
-            a split: use it if they depend on each other. See `docs/judging.md`.
+            a split, see :doc:`evaluating a density </judging>`.
         y_upper : array-like of shape (n_samples,), default=None
             Upper ends of intervals, for one output: of each target it is only known
             that it lies in [y, y_upper]. Equal ends mean an observed value; -inf in y

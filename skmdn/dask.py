@@ -168,7 +168,7 @@ def score_samples(
     -------
     log_density : dask array of shape (n_samples,)
         Log-likelihood in nats; greater is better. See
-        :meth:`MDNRegressor.score_samples`.
+        :meth:`skmdn.MDNRegressor.score_samples`.
     """
     given = {"y": y, "y_upper": y_upper}
     others = {name: data for name, data in given.items() if data is not None}

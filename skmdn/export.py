@@ -51,7 +51,7 @@ def to_onnx(
     value is missing, and for a category that is not a number its position among the
     levels of its column, which the metadata name (any other number means an unknown
     one). Its outputs are the attributes of a
-    :class:`MixtureDensity`: `weights` (n_samples, K), `means`
+    :class:`~skmdn.MixtureDensity`: `weights` (n_samples, K), `means`
     (n_samples, K, n_outputs) and `precision_factors`
     (n_samples, K, n_outputs, n_outputs), in the unit of y. If y was one-dimensional,
     all three have the shape (n_samples, K). With `target_support` they are those of the

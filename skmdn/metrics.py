@@ -75,7 +75,7 @@ def crps(y: ArrayLike, density: Density | RecordedDensity) -> NDArray[np.float64
     The integral over t of (cdf(t) - 1[y <= t])^2. For a point forecast it is the
     absolute error. In closed form, but for an output in an interval by quadrature with
     a relative error below 1e-10. Of a RecordedDensity it is that of the recorded
-    values, see :meth:`RecordedDensity.crps`.
+    values, see :meth:`skmdn.RecordedDensity.crps`.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ class MixtureDensity(MixtureParameters, AlgebraMethods, RegionMethods):
 
     See Also
     --------
-    MDNRegressor.predict_density : Predict a density.
+    skmdn.MDNRegressor.predict_density : Predict a density.
     MixtureDensity.from_covariances : Build a density from covariance matrices.
     TransformedDensity : Density of outputs with bounds.
 

@@ -113,6 +113,7 @@ class PeriodicEmbedding(nn.Module):
         self.phases = nn.Parameter(2 * math.pi * phases)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return squashed features and cosines, (n_members, n, `n_outputs`)."""
         x = self.squash(x)
         cosines = self.angles(x).cos()
         # Joining the two with `cat` takes several times longer on more threads.

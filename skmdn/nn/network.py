@@ -50,8 +50,7 @@ class MixtureDensityNetwork(nn.Module):
         Number of factors of "low_rank".
     embedding : {"periodic", "bins"} or None, default="periodic"
         Embedding of the features before the hidden layers:
-        :class:`PeriodicEmbedding`, :class:`~skmdn.nn.embeddings.BinsEmbedding`, or
-        none.
+        :class:`PeriodicEmbedding`, a piecewise linear encoding, or none.
     frequency_scale : float or sequence of float, default=0.3
         Initial frequencies of the periodic embedding, of all members or of each.
     saturation : float, default=3.5

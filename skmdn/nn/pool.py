@@ -82,6 +82,18 @@ class NetworkPool(nn.Module):
         return 2 * sum(int(network.floats_per_mixture) for network in self)
 
     def forward(self, X: Inputs) -> Mixture:
+        """Compute one mixture per row, of the components of all members.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, n_features), or sequence of one for each network
+            Standardised rows.
+
+        Returns
+        -------
+        mixture : tuple of log-weights, means and precision factors
+            With leading axes (n, number of components).
+        """
         parts = []
         for network, x, log_weights in self._weighted(X):
             members, means, factors = (part.transpose(0, 1) for part in network(x))

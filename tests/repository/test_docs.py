@@ -122,15 +122,23 @@ def test_the_reference_is_complete(name):
     if name == ".dask":
         pytest.importorskip("dask", reason="needs the extra 'dask'")
     names = set(importlib.import_module(f"skmdn{name}").__all__)
-    sections = re.findall(
-        rf"^skmdn{name}\n-+\n(.*?)(?=^skmdn\S*\n-+\n|\Z)",
+    # Names belong to the module that was last made the current one.
+    _, *rest = re.split(
+        r"^\.\. (?:current)?module:: (\S+)$",
         (ROOT / "docs/api.rst").read_text(),
-        re.M | re.S,
+        flags=re.M,
     )
-    text = "".join(sections)
+    parts = zip(rest[::2], rest[1::2], strict=True)
+    text = "".join(part for module, part in parts if module == f"skmdn{name}")
     listed = set(re.findall(r"^(?:   |\.\. py:data:: )(\w+)$", text, re.M))
     listed |= set(re.findall(rf"`skmdn{name}\.(\w+)`", text))
     assert names - set(skmdn.__all__ if name else []) <= listed
+
+
+def test_every_parameter_has_a_purpose():
+    _, text = (ROOT / "docs/_parameters.rst").read_text().split(".. groups")
+    listed = re.findall(r"`(\w+)`", text)
+    assert sorted(listed) == sorted(skmdn.MDNRegressor().get_params())
 
 
 def test_the_guide_has_every_page():
