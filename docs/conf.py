@@ -109,7 +109,9 @@ html_title = f"skmdn {release}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["skmdn.css"]
-html_sidebars = {page: [] for page in ("index", "comparison", "changelog")}
+# Pages without a sidebar have room for wide tables.
+WIDE = "index comparison changelog benchmarks quality speed reliability".split()
+html_sidebars = {page: [] for page in WIDE}
 html_theme_options = {
     "navigation_with_keys": False,
     "header_links_before_dropdown": 5,
@@ -208,6 +210,15 @@ def trim_blocks(app, doctree):
             block[:] = [nodes.Text(block.rawsource)]
 
 
+def join_errors(app, doctree):
+    """Keep a mean and its error on one line of a table's cell."""
+    for entry in doctree.findall(nodes.entry):
+        for text in list(entry.findall(nodes.Text)):
+            if " ± " in text:
+                joined = text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+                text.parent.replace(text, nodes.Text(joined))
+
+
 # -- formulas ----------------------------------------------------------------------
 
 
@@ -247,4 +258,5 @@ def setup(app):
     app.connect("source-read", group_gallery)
     app.connect("source-read", describe_pictures)
     app.connect("doctree-read", trim_blocks)
+    app.connect("doctree-read", join_errors)
     app.connect("doctree-resolved", link_names)
