@@ -30,6 +30,7 @@ import sklearn
 import torch
 from _results import Results
 from _timing import time_in_turn
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.neural_network import MLPRegressor
 from torch import Tensor, distributions, nn
 
@@ -44,6 +45,7 @@ from skmdn.nn import MixtureDensityNetwork
 
 Array = np.ndarray
 STEPS = 20
+PREDICTED_ROWS = 100_000  # beside boosted trees
 # Fits of one small network.
 N_ROWS, N_EPOCHS, BATCH = 10_000, 10, 200
 ROW_COUNTS = (10_000, 100_000, 1_000_000)
@@ -345,6 +347,33 @@ def prediction(options: argparse.Namespace) -> None:
     print(f"peak memory above the inputs: {peak:.0f} MiB")
 
 
+def boosting(options: argparse.Namespace) -> None:
+    """Time predictions beside those of boosted trees, by kind of network."""
+    print(f"\n{PREDICTED_ROWS} rows of 8 features\n")
+    print("| rows of the fit | kind | networks | s | trees: s | ratio |")
+    print("|---|---|---|---|---|---|")
+    rng = np.random.default_rng(0)
+    X_new = rng.normal(size=(PREDICTED_ROWS, 8))
+    for n_rows in (1000, 10_000):
+        X = rng.normal(size=(n_rows, 8))
+        y = X[:, 0] * X[:, 1] + np.sin(2 * X[:, 2]) + 0.3 * rng.normal(size=n_rows)
+        trees = HistGradientBoostingRegressor(random_state=0).fit(X, y)
+        for kind in ("periodic_0.3", "bins"):
+            # The time of a prediction does not depend on the number of epochs.
+            mdn = MDNRegressor(portfolio=[kind], max_iter=5, random_state=0).fit(X, y)
+            tasks = {"networks": partial(mdn.predict, X_new)}
+            tasks["trees"] = partial(trees.predict, X_new)
+            seconds = time_in_turn(tasks, options.repeats)
+            case = f"{n_rows} rows, {kind}"
+            options.results.append_medians("boosting", case, seconds)
+            print(
+                f"| {n_rows} | {kind} | {mdn.network_.n_members} "
+                f"| {seconds['networks']:.2f} | {seconds['trees']:.2f} "
+                f"| {seconds['networks'] / seconds['trees']:.1f} |",
+                flush=True,
+            )
+
+
 def outputs(options: argparse.Namespace) -> None:
     """Time a step of one network by the number of outputs, in separate processes."""
     print("\n| covariance | d | head outputs | step ms | MiB |")
@@ -460,6 +489,7 @@ PARTS = {
     "steps": steps,
     "epochs": epochs,
     "prediction": prediction,
+    "boosting": boosting,
     "outputs": outputs,
     "rows": rows,
 }

@@ -110,7 +110,8 @@ html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["skmdn.css"]
 # Pages without a sidebar have room for wide tables.
-WIDE = "index comparison changelog benchmarks quality speed reliability".split()
+BENCHMARKS = ["quality", "speed", "reliability"]
+WIDE = ["index", "comparison", "changelog", "benchmarks", *BENCHMARKS]
 html_sidebars = {page: [] for page in WIDE}
 html_theme_options = {
     "navigation_with_keys": False,
