@@ -113,7 +113,11 @@ def test_tables_are_of_existing_files_and_columns(files, options, summary):
     head, lines = choice.head_and_lines(choice.rows(rows))
     assert lines
     assert {len(line) for line in lines} == {len(head)}
-    assert skmdn.__version__ in choice.caption(choice.rows(rows), files, "0")
+    versions = {row["skmdn"] for row in choice.rows(rows) if row.get("skmdn")}
+    caption = choice.caption(choice.rows(rows), files, skmdn.__version__)
+    assert all(version in caption for version in versions)
+    is_old = versions != {skmdn.__version__}
+    assert is_old == caption.count("measured with an earlier version")
 
 
 # -- what a run writes -----------------------------------------------------------------
