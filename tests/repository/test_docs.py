@@ -13,7 +13,8 @@ import skmdn
 if not (ROOT / "docs").is_dir():
     pytest.skip("needs the repository", allow_module_level=True)
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCS = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("docs/tasks/*.md")])
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 MODULES = [name for name in package_modules() if re.fullmatch(r"[a-z]\w*", name)]
 by_name = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 DIRECTIVES = {"{include}", "{results}", "{toctree}"}
@@ -34,7 +35,7 @@ def test_blocks_are_run_as_doctests_or_commands(path):
     assert len(fences) == 2 * len(found), "a fence that is indented, or left open"
     for language, text in found:
         if language == "python":
-            assert path.parent.name in doctested() or path.name in doctested()
+            assert {path.name, *(part.name for part in path.parents)} & {*doctested()}
             assert text.startswith(">>> "), text
             assert text.endswith("\n\n"), "the end of the block is taken for output"
         else:
@@ -144,9 +145,9 @@ def test_every_parameter_has_a_purpose():
 def test_the_guide_has_every_page():
     """Pages that no other page lists would never be found."""
     listed = set()
-    for path in ROOT.glob("docs/*.md"):
+    for path in DOCS:
         for language, text in blocks(path):
             if language == "{toctree}":
-                listed |= set(re.findall(r"^(\w+)$", text, re.M))
-    pages = {path.stem for path in ROOT.glob("docs/*.md")} - {"index"}
-    assert pages <= listed
+                listed |= set(re.findall(r"^([\w/]+)$", text, re.M))
+    pages = {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in DOCS}
+    assert pages - {"index"} <= listed

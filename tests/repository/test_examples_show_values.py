@@ -10,7 +10,8 @@ from helpers import PACKAGE, ROOT
 if not (ROOT / "docs").is_dir():
     pytest.skip("needs the repository", allow_module_level=True)
 
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCS = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("docs/tasks/*.md")])
+PAGES = [ROOT / "README.md", *DOCS]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
