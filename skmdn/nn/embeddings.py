@@ -100,7 +100,9 @@ class PeriodicEmbedding(nn.Module):
         super().__init__()
         self.saturation = saturation
         self.n_indicators = n_indicators
-        n_angles = (n_features - n_indicators) * N_FREQUENCIES
+        # Frequencies, then numbers: sizes that hold without any number, too.
+        self.angle_shape = N_FREQUENCIES, n_features - n_indicators
+        n_angles = math.prod(self.angle_shape)
         self.n_outputs = n_features + n_angles
         shape = (n_members, 1, n_angles)
         options: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
@@ -129,7 +131,7 @@ class PeriodicEmbedding(nn.Module):
 
     def angles(self, x: Tensor) -> Tensor:
         """Return the arguments of the cosines for squashed features."""
-        frequencies: Tensor = self.frequencies.unflatten(-1, (N_FREQUENCIES, -1))
+        frequencies: Tensor = self.frequencies.unflatten(-1, self.angle_shape)
         numbers = x[..., None, self.n_indicators :]
         return (numbers * frequencies).flatten(-2) + self.phases
 
@@ -161,7 +163,7 @@ class PeriodicPass:
         slope = self.angles.sin_().mul_(gradient[..., self.n_features :]).neg_()
         torch.sum(slope, dim=1, keepdim=True, out=self.embedding.phases.grad)
         numbers = self.x[..., None, self.embedding.n_indicators :]
-        slope.unflatten(-1, (-1, numbers.shape[-1])).mul_(numbers)
+        slope.unflatten(-1, self.embedding.angle_shape).mul_(numbers)
         torch.sum(slope, dim=1, keepdim=True, out=self.embedding.frequencies.grad)
 
 

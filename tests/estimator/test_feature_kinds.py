@@ -264,3 +264,29 @@ def test_pieces_with_rare_levels_and_few_missing_values_are_not_out_of_scale():
     pieces.partial_fit(later, numbers[:, 0])
     assert pieces.X_mean_.shape == pieces.X_scale_.shape == (3,)
     assert pieces.X_scale_[2] == np.inf
+
+
+# -- tables without a number -------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_columns", [1, 2])
+@pytest.mark.parametrize(
+    "portfolio",
+    [None, ["linear"], ["bins"], ["plain"], ["periodic_1", "views_1"], ["nearest_0.1"]],
+    ids=str,
+)
+def test_categories_alone_are_enough(portfolio, n_columns):
+    colours = pd.Categorical(np.tile(COLOURS, 2))
+    X = pd.DataFrame({f"c{i}": colours for i in range(n_columns)})
+    y = np.where(colours == "red", 5.0, -5.0) + np.tile(Y, 2)
+    means = quick(portfolio=portfolio, max_iter=40).fit(X, y).predict(X)
+    for colour in ("red", "green", "blue"):  # a category of few rows is pooled
+        rows = colours == colour
+        assert np.ptp(means[rows]) < 1e-6
+        assert abs(means[rows].mean() - y[rows].mean()) < 0.3 * y.std()
+
+
+@pytest.mark.parametrize("column", [pd.Categorical(["x"] * N), np.full(N, np.nan)])
+def test_a_feature_of_one_value_says_nothing(column):
+    X = pd.DataFrame({"constant": column})
+    assert_allclose(quick().fit(X, Y).predict(X), Y.mean(), atol=0.3 * Y.std())

@@ -13,6 +13,7 @@ if not (ROOT / "docs").is_dir():
 DOCS = sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("docs/tasks/*.md")])
 PAGES = [ROOT / "README.md", *DOCS]
 MODULES = sorted(PACKAGE.rglob("*.py"))
+doctest.register_optionflag("NUMBER")  # pytest's: compare the digits shown
 
 
 def texts(path):
