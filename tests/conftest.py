@@ -75,6 +75,15 @@ def global_state_is_untouched():
 
 
 @pytest.fixture
+def benchmark_modules(monkeypatch):
+    """Let scripts import the modules of their folder, and restore their threads."""
+    threads = torch.get_num_threads()
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def load_split(request):
     """Load split 0 of a benchmark set: X_train, y_train, X_test, y_test."""
     folder = request.config.getoption("--data")

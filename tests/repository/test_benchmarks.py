@@ -28,10 +28,7 @@ def global_state_is_untouched():
     torch.set_rng_state(state)
 
 
-@pytest.fixture(autouse=True)
-def neighbours_are_found(monkeypatch):
-    """Let scripts import the modules of their folder."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+pytestmark = pytest.mark.usefixtures("benchmark_modules")
 
 
 @pytest.fixture
@@ -216,11 +213,17 @@ def test_stress_counts_how_fits_end(monkeypatch, capsys):
 def test_speed_measures_every_part(monkeypatch, capsys, tmp_path):
     speed = load_benchmark("speed")
     # Processes of their own could not find a module that has no name on the path.
-    monkeypatch.setattr(speed.multiprocessing, "get_context", lambda _: InProcess)
+    others = speed.multiprocessing.get_context
+    monkeypatch.setattr(
+        speed.multiprocessing,
+        "get_context",
+        lambda method=None: InProcess if method == "spawn" else others(method),
+    )
     monkeypatch.setattr(speed, "STEPS", 1)
     monkeypatch.setattr(speed, "N_ROWS", 400)
     monkeypatch.setattr(speed, "N_EPOCHS", 2)
     monkeypatch.setattr(speed, "ROW_COUNTS", (100, 200))
+    monkeypatch.setattr(speed, "PREDICTED_ROWS", 300)
     monkeypatch.setattr(speed, "OUTPUTS", {"full": [2], "low_rank": [3]})
     monkeypatch.setattr(speed, "MAP_SHAPE", (1000, 2))
     monkeypatch.setattr(speed, "MAP_PIECE", 500)
@@ -229,12 +232,13 @@ def test_speed_measures_every_part(monkeypatch, capsys, tmp_path):
     speed.main([*sizes, "--out", str(path)])
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    parts = {"step", "fit", "prediction", "outputs", "rows", "memory map"}
+    parts = {"step", "fit", "prediction", "boosting", "outputs", "rows", "memory map"}
     assert {row["part"] for row in rows} == parts
     assert all(float(row["median_s"]) > 0 for row in rows)
     out = capsys.readouterr().out
     # Each line of a table ends with a ratio or a size of its own.
     assert out.count("| periodic |") == 3
+    assert out.count("| bins | ") == 2
     assert "MLPRegressor: " in out
     assert "times the products" in out
     assert "| full | 2 | 30 |" in out  # 5 * (1 + 2 + 2 + 1) numbers

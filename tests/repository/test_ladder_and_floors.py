@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, load_benchmark
+from helpers import load_benchmark
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 from sklearn.linear_model import LinearRegression, RidgeCV
@@ -26,10 +26,7 @@ def threads_are_restored():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def neighbours_are_found(monkeypatch):
-    """Let scripts import the modules of their folder."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+pytestmark = pytest.mark.usefixtures("benchmark_modules")
 
 
 def read(path):

@@ -4,25 +4,15 @@ import csv
 
 import numpy as np
 import pytest
-import torch
-from helpers import ROOT, load_benchmark
+from helpers import load_benchmark
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
 from skmdn import MDNRegressor
 
 
-@pytest.fixture(autouse=True)
-def global_state_is_untouched():
-    """Replace the guard: benchmarks set threads."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
-def posteriors(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+def posteriors(monkeypatch, benchmark_modules):
     module = load_benchmark("posteriors")
 
     def small(**params):

@@ -4,27 +4,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import ROOT, load_benchmark
 
 RESULTS = ROOT / "benchmarks" / "results"
 pytestmark = pytest.mark.full
 
 
-@pytest.fixture(autouse=True)
-def global_state_is_untouched():
-    """Replace the guard: benchmarks set threads."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
-def data(request, monkeypatch):
+def data(request, benchmark_modules):
     folder = request.config.getoption("--data")
     if folder is None or not RESULTS.is_dir():
         pytest.skip("needs the repository and the benchmark data: SKMDN_DATA")
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     return Path(folder)
 
 

@@ -42,10 +42,7 @@ SCORES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def neighbours_are_found(monkeypatch):
-    """Let scripts import the modules of their folder."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+pytestmark = pytest.mark.usefixtures("benchmark_modules")
 
 
 @pytest.fixture
