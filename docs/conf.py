@@ -18,7 +18,7 @@ from sphinx_gallery.sorting import ExplicitOrder
 import skmdn
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE / "_ext"))
+sys.path += [str(HERE / "_ext"), str(HERE.parent / "benchmarks")]
 
 project = "skmdn"
 author = "the skmdn developers"

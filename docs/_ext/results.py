@@ -15,9 +15,9 @@ columns have, is bold. Optional:
 peer = skmdn_plain; n = 1000`, take these rows only.
 """
 
-import sys
 from pathlib import Path
 
+from _summary import Choice, read  # of benchmarks/
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
@@ -25,9 +25,6 @@ import skmdn
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-sys.path.append(str(ROOT / "benchmarks"))
-
-from _summary import Choice, read  # noqa: E402
 
 
 class Results(Directive):

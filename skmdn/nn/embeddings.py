@@ -51,8 +51,8 @@ class PeriodicEmbedding(nn.Module):
     (2024): it is the identity within 1 % up to 1.5 standard deviations and bounded by
     s, so that a row far outside is treated as one at the edge.
 
-    Shape: (n_members, n, n_features) -> (n_members, n, n_outputs), with `n_outputs`
-    equal to n_features plus the number of frequencies for each one with cosines.
+    Shape: (n_members or 1, n, n_features) -> (n_members, n, n_outputs), where
+    `n_outputs` is n_features plus the number of frequencies for each one with cosines.
 
     Parameters
     ----------
