@@ -9,6 +9,7 @@ import platform
 import subprocess
 import time
 from datetime import UTC, datetime
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,13 @@ class Results:
         self.start = end
         write(self.path, row | {name: source[name] for name in PROVENANCE})
 
-    def append_medians(self, part: str, case: str, seconds: dict[str, float]) -> None:
+    def append_medians(
+        self, part: str, case: str, seconds: dict[str, float], mebibytes: float = nan
+    ) -> None:
         """Append a row for each of the tasks that were timed in turn."""
         for task, median in seconds.items():
-            self.append({"part": part, "case": case, "task": task, "median_s": median})
+            row = {"part": part, "case": case, "task": task, "median_s": median}
+            self.append(row | {"mebibytes": mebibytes})
 
 
 def write(path: Path, row: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import sub, truediv
 from pathlib import Path
 
 Row = dict[str, str]
@@ -72,11 +73,6 @@ def pivot(
         values = cells.setdefault(value_of(row, column), {})
         values[repetition_of(row)] = number
     return table
-
-
-def differences(ours: dict[str, float], theirs: dict[str, float]) -> list[float]:
-    """Return the differences of a score in the repetitions of both."""
-    return [ours[key] - theirs[key] for key in ours if key in theirs]
 
 
 def best(values: dict[str, dict[str, float]], score: str) -> str | None:
@@ -160,7 +156,8 @@ class Choice:
 
     ``keys`` are the columns of the file that name the lines, ``column`` that whose
     values (of peers, for example) become columns of the table; "" for one column per
-    score. With ``minus``, the other columns are paired differences to that one.
+    score. With ``minus``, the other columns are paired differences to that one; with
+    ``over``, they are ratios to it.
     """
 
     keys: Sequence[str]
@@ -169,6 +166,7 @@ class Choice:
     values: Sequence[str] = ()
     where: Mapping[str, str] = field(default_factory=dict)
     minus: str = ""
+    over: str = ""
 
     @classmethod
     def of(cls, options: Mapping[str, str]) -> Choice:
@@ -182,6 +180,7 @@ class Choice:
             values=words(values),
             where={name.strip(): value.strip() for name, _, value in where if name},
             minus=options.get("minus", ""),
+            over=options.get("over", ""),
         )
 
     def rows(self, rows: Iterable[Row]) -> list[Row]:
@@ -193,16 +192,23 @@ class Choice:
             and (not self.values or value_of(row, self.column) in self.values)
         ]
 
+    @property
+    def reference(self) -> str:
+        """Column that the others are compared with; "" for none."""
+        return self.minus or self.over
+
     def cells(self, rows: Iterable[Row], score: str) -> dict[Line, dict[str, Cell]]:
         """Return the cells of a score by line and value of ``column``."""
         table = {}
         for line, found in pivot(rows, self.keys, self.column, score).items():
-            reference = found.get(self.minus)
+            reference = found.get(self.reference)
             cells = table[line] = {}
             for name, values in found.items():
                 numbers = list(values.values())
-                if reference is not None and name != self.minus:
-                    numbers = differences(values, reference)
+                if reference is not None and name != self.reference:
+                    compare = truediv if self.over else sub
+                    shared = [key for key in values if key in reference]
+                    numbers = [compare(values[key], reference[key]) for key in shared]
                 count = 0 if "" in values else len(numbers)
                 cells[name] = Cell(*mean_and_error(numbers), count)
         return table
@@ -225,7 +231,7 @@ class Choice:
             for line, texts in lines.items():
                 cells = table.get(line, {})
                 compared = numbers[score].get(line, {})
-                first = None if self.minus else best(compared, score)
+                first = None if self.reference else best(compared, score)
                 for value in values:
                     is_difference = bool(self.minus) and value != self.minus
                     text = text_of_cell(cells.get(value), largest, is_difference)
@@ -236,13 +242,15 @@ class Choice:
     def _label(self, score: str, value: str) -> str:
         if not self.column:
             return score
-        label = f"{value} - {self.minus}" if value != self.minus != "" else value
+        label = value
+        if self.reference not in ("", value):
+            label = f"{value} {'/' if self.over else '-'} {self.reference}"
         return label if len(self.scores) == 1 else f"{label}, {score}"
 
     def caption(self, rows: Sequence[Row], files: Sequence[str], version: str) -> str:
         """Say what the cells are, and how the rows of the first file were measured."""
         own = [row for row in rows if row.get("date")]
-        noun = next(name for name in REPETITIONS if own[0].get(name))
+        noun = next((name for name in REPETITIONS if own[0].get(name)), "run")
         counts = {
             cell.count
             for score in self.scores

@@ -386,7 +386,7 @@ def outputs(options: argparse.Namespace) -> None:
                 _time_outputs, (covariance_type, d, options.repeats, options.threads)
             )
         case = f"{covariance_type}, d = {d}"
-        options.results.append_medians("outputs", case, {"step": seconds})
+        options.results.append_medians("outputs", case, {"step": seconds}, memory)
         print(
             f"| {covariance_type} | {d} | {size} | {seconds * 1e3:.2f} | {memory:.0f} |"
         )
@@ -424,10 +424,12 @@ def rows(options: argparse.Namespace) -> None:
             5, batch_size=512, max_iter=n_epochs, n_iter_no_change=n_epochs
         )
         seconds = time_in_turn({"fit": partial(mdn.fit, X, y)}, 3)["fit"]
-        options.results.append_medians("rows", f"{n_rows} rows", {"fit": seconds})
+        memory = peak_memory() - before
+        case = f"{n_rows} rows"
+        options.results.append_medians("rows", case, {"fit": seconds}, memory)
         print(
             f"| {n_rows} | {seconds:.1f} | {seconds / n_rows / n_epochs * 1e6:.2f} "
-            f"| {peak_memory() - before:.0f} |",
+            f"| {memory:.0f} |",
             flush=True,
         )
     context = multiprocessing.get_context("spawn")
@@ -436,7 +438,8 @@ def rows(options: argparse.Namespace) -> None:
             _fit_from_memory_map, (folder, MAP_SHAPE, MAP_PIECE)
         )
     case = f"{MAP_SHAPE[0]} rows"
-    options.results.append_medians("memory map", case, {"partial_fit": seconds})
+    task = {"partial_fit": seconds}
+    options.results.append_medians("memory map", case, task, memory)
     print(
         f"\n{MAP_SHAPE[0]} x {MAP_SHAPE[1]} float32 from a memory map, partial_fit on "
         f"pieces of {MAP_PIECE}: {seconds:.0f} s, peak resident memory {memory:.0f} "

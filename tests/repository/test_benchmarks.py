@@ -113,15 +113,10 @@ def test_quality_of_ridge_is_that_by_hand(quality, data, monkeypatch):
 
 def test_quality_draws_its_figures(quality, data, monkeypatch):
     pytest.importorskip("matplotlib", reason="pictures need the extra 'plot'")
-    published = sys.modules[quality.draw.__module__].PUBLISHED
-    monkeypatch.setitem(published, "one", (1.0, 0.5))
+    rows = run(quality, monkeypatch, data, "--peers", "skmdn,ridge")
+    published = [{"set": "one", "peer": "TabPFN", "nll": "0.5", "source": "none"}]
     picture = data / "picture.png"
-    run(
-        quality,
-        monkeypatch,
-        data,
-        *("--peers", "skmdn,ridge", "--picture", str(picture)),
-    )
+    load_benchmark("_quality_picture").draw(rows, published, picture)
     assert picture.stat().st_size > 5000
 
 
@@ -158,7 +153,7 @@ def test_unknown_peers_are_named(quality, data, monkeypatch, capsys):
 
 
 @pytest.mark.full
-def test_collapse_counts_runs_near_the_truth(monkeypatch, capsys):
+def test_collapse_counts_runs_near_the_truth(monkeypatch, tmp_path, capsys):
     collapse = load_benchmark("collapse")
     monkeypatch.setattr(collapse, "STEPS", 2)
 
@@ -173,11 +168,16 @@ def test_collapse_counts_runs_near_the_truth(monkeypatch, capsys):
 
     inverse_sine = collapse.SETS["inverse_sine"]
     monkeypatch.setitem(collapse.SETS, "inverse_sine", remembering)
-    monkeypatch.setitem(collapse.METHODS, "skmdn", truth)
-    collapse.main(["--seeds", "2", "--sets", "inverse_sine"])
+    monkeypatch.setitem(collapse.PEERS, "skmdn", truth)
+    path = tmp_path / "collapse.csv"
+    arguments = ["--seeds", "2", "--sets", "inverse_sine", "--out", str(path)]
+    collapse.main(arguments)
     out = capsys.readouterr().out
     assert "| inverse_sine | skmdn | 2 of 2 | 0.000 | 0.000 |" in out
     assert "| inverse_sine | plain | 0 of 2 |" in out
+    before = path.read_text()
+    collapse.main(arguments)  # nothing is left to run
+    assert path.read_text() == before
 
 
 def test_stress_counts_how_fits_end(monkeypatch, capsys):

@@ -96,7 +96,7 @@ def test_published_figures_have_a_source(path, summary):
 @pytest.mark.parametrize(("files", "options"), [*directives()])
 def test_tables_are_of_existing_files_and_columns(files, options, summary):
     choice = summary.Choice.of(options)
-    assert set(options) <= {"rows", "columns", "scores", "minus", "where"}
+    assert set(options) <= {"rows", "columns", "scores", "minus", "over", "where"}
     for file in files:
         rows = summary.read(FOLDER / file)
         assert rows, f"{file} does not exist"
@@ -208,6 +208,14 @@ def test_differences_are_paired(summary):
     assert head == ["set", "ours", "theirs - ours"]
     # 3.5 and 2.5.
     assert [text for text, _ in lines[0]] == ["a", "2.0 ± 1.0", "+3.00 ± 0.50"]
+
+
+def test_ratios_are_paired(summary):
+    choice = summary.Choice(["set"], ["nll"], "peer", over="ours")
+    head, lines = choice.head_and_lines(ROWS)
+    assert head == ["set", "ours", "theirs / ours"]
+    # 4.5 / 1 and 5.5 / 3.
+    assert [text for text, _ in lines[0]] == ["a", "2.0 ± 1.0", "3.2 ± 1.3"]
 
 
 def test_published_figures_are_beside_ours(summary):
