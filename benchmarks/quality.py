@@ -4,7 +4,7 @@
     python benchmarks/quality.py --data DIR --peers skmdn,ngboost,catboost
     python benchmarks/quality.py --data DIR --sets enb,jura --splits 0,1
     python benchmarks/quality.py --data DIR --params '{"n_estimators": 8}'
-    python benchmarks/quality.py --picture docs/quality.png      draw existing results
+    python benchmarks/quality.py --report                        run nothing
 
 DIR contains NAME.npz files, at any depth, with the arrays X, y and test_mask (n_splits,
 n). Each (set, split, peer) is appended to --out as one row as soon as it is done, so
@@ -35,7 +35,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from _quality_picture import Table, draw
 from _results import Results, integers, machine, names, parser_of
 from _summary import mean_and_error, read
 from _tables import Array, as_columns, load
@@ -50,6 +49,8 @@ if TYPE_CHECKING:
     from skmdn import MixtureDensity
 
 Density = Callable[[Array], "MixtureDensity"]
+# Scores by set, peer, split and field.
+Table = dict[str, dict[str, dict[int, dict[str, float]]]]
 LEVEL = 0.9
 
 SETS = {
@@ -430,7 +431,7 @@ def main() -> None:
         default={},
         help="JSON of MDNRegressor's parameters",
     )
-    parser.add_argument("--picture", type=Path, help="draw the results")
+    parser.add_argument("--report", action="store_true", help="run nothing")
     options = parser.parse_args()
     unknown = set(options.peers) - {*PEERS, "treeffuser"}
     if unknown:
@@ -440,11 +441,11 @@ def main() -> None:
         )
     torch.set_num_threads(options.threads)
     print(machine(options.threads))
-    if options.data is not None:
+    if not options.report:
+        if options.data is None:
+            parser.error("--data DIR is needed")
         run(options)
     report(options.out)
-    if options.picture is not None:
-        draw(by_set_and_peer(options.out), options.picture)
 
 
 if __name__ == "__main__":

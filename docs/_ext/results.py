@@ -11,13 +11,16 @@ table has a line for each value of `rows` (one column of the file, or several) a
 column for each value of `columns`, or for each of `scores` without it. Cells are means
 ± standard error over folds, splits or repetitions; the best, over those that all
 columns have, is bold. Optional:
-`minus: VALUE`, show the other columns as paired differences to that one; `where:
-peer = skmdn_plain; n = 1000`, take these rows only.
+`minus: VALUE`, show the other columns as paired differences to that one; `over: VALUE`,
+as ratios to it; `where: peer = skmdn_plain; n = 1000`, take these rows only.
+
+The picture generated/quality.png is drawn from such files before pages are read.
 """
 
 from pathlib import Path
 
-from _summary import Choice, read  # of benchmarks/
+from _quality_picture import draw  # of benchmarks/
+from _summary import Choice, read
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
@@ -32,7 +35,9 @@ class Results(Directive):
 
     required_arguments = 1
     final_argument_whitespace = True
-    option_spec = dict.fromkeys(("rows", "columns", "scores", "minus", "where"), str)
+    option_spec = dict.fromkeys(
+        ("rows", "columns", "scores", "minus", "over", "where"), str
+    )
 
     def run(self):
         files, rows = self.arguments[0].split(), []
@@ -70,6 +75,17 @@ def table_of(caption, head, lines):
     return table
 
 
+def draw_pictures(app):
+    """Draw the pictures that pages show."""
+    folder = Path(app.srcdir) / "generated"
+    folder.mkdir(exist_ok=True)
+    measured, published = (
+        read(RESULTS / file) for file in ("uci.csv", "published_uci.csv")
+    )
+    draw(measured, published, folder / "quality.png")
+
+
 def setup(app):
     app.add_directive("results", Results)
+    app.connect("builder-inited", draw_pictures)
     return {"parallel_read_safe": True}
