@@ -28,7 +28,7 @@ from skmdn._utils.warn import warn
 # Newton's method with bisection, then bisection alone, which always ends.
 MAX_NEWTON_STEPS, MAX_BISECTION_STEPS = 40, 80
 # Steps of edges where the level has no more digits.
-MAX_TRIMS = 60
+MAX_MOVES = 60
 # Tolerances of the mass, relative to the smaller of it and its complement, and of the
 # log-level, relative to its size.
 MASS_TOLERANCE, LEVEL_TOLERANCE = 1e-10, 4e-16
@@ -108,7 +108,7 @@ def regions(
         if len(others):
             steep = _steep_regions(
                 terrain.take(others),
-                Profile(*(part[others] for part in profile)),
+                profile.take(others),
                 confidence,
             )
             found = _replace(found, others, steep)
@@ -190,15 +190,17 @@ def _steep_regions(terrain: Terrain, profile: Profile, confidence: float) -> Reg
         step = (excess * mass / rate).nan_to_num(0.0)
         is_exact = excess.abs() <= MASS_TOLERANCE
         is_closed = high - low <= LEVEL_TOLERANCE * (1 + peak.abs() + depth)
-        # Of the ends of a closed bracket, the one where the mass is too large. A mass
-        # at the same depth can differ by rounding, since pending rows change.
-        is_loose = is_closed & ((excess >= 0) | (depth >= high)) & ~is_exact
-        if is_loose.any():
-            edges = _trim(terrain.masses, rows, edges, speeds, is_loose, confidence)
-        is_settled = is_exact | is_loose
         levels[pending] = level
-        is_last = is_settled[rows]
+        is_last = is_exact[rows]
         found.append((pending[rows[is_last]], edges[is_last]))
+        loose = (is_closed & ~is_exact).nonzero()[:, 0]
+        if len(loose):
+            ends = [(peak - end)[loose] for end in (low, high)]
+            rows, edges = _loose_edges(
+                terrain.take(loose), profile.take(loose), ends, confidence
+            )
+            found.append((pending[loose[rows]], edges))
+        is_settled = is_exact | is_closed
         moving = (~is_settled).nonzero()[:, 0]
         if not len(moving):
             return _as_regions(levels, found)
@@ -206,12 +208,10 @@ def _steep_regions(terrain: Terrain, profile: Profile, confidence: float) -> Reg
             # The logarithm of a small mass is nearly linear in that of the depth.
             step = -depth * torch.expm1(-step / depth)
         depth = _next_depth(depth - step, low, high, bisect=n_steps >= MAX_NEWTON_STEPS)
-        depth = torch.where(is_closed, high, depth)
         pending, peak, depth, low, high = (
             part[moving] for part in (pending, peak, depth, low, high)
         )
-        terrain = terrain.take(moving)
-        profile = Profile(*(part[moving] for part in profile))
+        terrain, profile = terrain.take(moving), profile.take(moving)
     raise ArithmeticError(f"The regions of {len(pending)} rows were not found.")
 
 
@@ -223,44 +223,67 @@ def _next_depth(wanted: Tensor, low: Tensor, high: Tensor, *, bisect: bool) -> T
     return torch.where((wanted > low) & (wanted < high), wanted, middle)
 
 
-def _trim(
-    mixture: Mixture,
-    rows: Tensor,
-    edges: Tensor,
-    speeds: Tensor,
-    is_loose: Tensor,
-    confidence: float,
+def _loose_edges(
+    terrain: Terrain, profile: Profile, ends: list[Tensor], confidence: float
+) -> tuple[Tensor, Tensor]:
+    """Return rows and edges of regions whose level has no more digits.
+
+    Of the log-levels on both sides (n,), a row takes the one with more intervals, since
+    the density is flat where one appears: at a mode at the lower level, at an antimode
+    at the upper one. Otherwise it takes the lower one.
+    """
+    upper, lower = (_edges(terrain.heights, profile, level) for level in ends)
+    counts = [
+        torch.bincount(rows, minlength=len(terrain.masses.means))
+        for rows, *_ in (upper, lower)
+    ]
+    is_split = counts[0] > counts[1]
+    parts = [
+        [part[is_taken[side[0]]] for part in side]
+        for side, is_taken in ((upper, is_split), (lower, ~is_split))
+    ]
+    rows, edges, slopes = (torch.cat(pair) for pair in zip(*parts, strict=True))
+    order = rows.argsort(stable=True)
+    rows, edges = rows[order], edges[order]
+    speeds = slopes[order].abs().clamp(min=SMALLEST_SLOPE).reciprocal()
+    return rows, _move(terrain.masses, rows, edges, speeds, confidence)
+
+
+def _move(
+    mixture: Mixture, rows: Tensor, edges: Tensor, speeds: Tensor, confidence: float
 ) -> Tensor:
-    """Move the edges of some rows inwards until the mass is `confidence`.
+    """Move edges until the mass is `confidence`.
 
     Where the density is flat, a rounding error of the level moves an edge far. Edges
     move in proportion to their speeds, the derivatives with respect to the log-level.
     Warn if no floats are edges of a region that holds its probability.
     """
-    mixture = core.select_rows(mixture, is_loose.nonzero()[:, 0])
-    index = is_loose[rows].nonzero()[:, 0]
-    rows = (is_loose.cumsum(0) - 1)[rows[index]]
-    lower, upper = edges[index].unflatten(0, (-1, 2)).unbind(1)
-    heights = differentiate_log_density(parameters_of(mixture), rows, edges[index])[0]
-    gains = (speeds[index] * heights.exp()).unflatten(0, (-1, 2)).sum(1)
-    speeds = speeds[index].unflatten(0, (-1, 2))
-    speed, rows = speeds.sum(1), rows[::2]
+    lower, upper = edges.unflatten(0, (-1, 2)).unbind(1)
+    heights = differentiate_log_density(parameters_of(mixture), rows, edges)[0]
+    gains = (speeds * heights.exp()).unflatten(0, (-1, 2)).sum(1)
+    speeds = speeds.unflatten(0, (-1, 2))
+    speed, inner = speeds.sum(1), rows[::2]
     share = speeds[:, 0] / speed
+    # Intervals that grow end in the middle between them.
+    is_next = inner[1:] == inner[:-1]
+    middle = torch.where(is_next, (upper[:-1] + lower[1:]) / 2, torch.inf)
+    least, most = torch.full_like(lower, -torch.inf), torch.full_like(upper, torch.inf)
+    least[1:], most[:-1] = torch.where(is_next, middle, -torch.inf), middle
     wanted = confidence if confidence < 0.5 else confidence - 1
-    for _ in range(MAX_TRIMS):
+    for _ in range(MAX_MOVES):
         moved = torch.stack([lower, upper], dim=1).flatten()
-        _, excess = _small_mass(mixture, rows.repeat_interleave(2), moved, confidence)
+        _, excess = _small_mass(mixture, rows, moved, confidence)
         # Mass inside minus the confidence.
         surplus = wanted * (excess * math.copysign(1, wanted)).expm1()
         if (surplus.abs() <= MASS_TOLERANCE * abs(wanted)).all():
             break
         is_open = lower < upper
         flow = torch.zeros_like(surplus)
-        flow.index_add_(0, rows, gains * is_open)
+        flow.index_add_(0, inner, gains * is_open)
         # Reduction of the length of each interval, at most all of it.
-        loss = ((surplus / flow)[rows] * speed).nan_to_num(0.0).minimum(upper - lower)
-        lower = lower + share * loss * is_open
-        upper = (upper - (1 - share) * loss * is_open).maximum(lower)
+        loss = ((surplus / flow)[inner] * speed).nan_to_num(0.0).minimum(upper - lower)
+        lower = (lower + share * loss * is_open).maximum(least)
+        upper = (upper - (1 - share) * loss * is_open).minimum(most).maximum(lower)
     miss = surplus.abs().max()
     if miss > LARGEST_MISS:
         warn(
@@ -268,7 +291,7 @@ def _trim(
             f"by {miss:.2g}: a component is narrower than the rounding errors of its "
             "mean. Subtract an offset from y."
         )
-    return edges.index_copy(0, index, moved)
+    return moved
 
 
 def _as_regions(levels: Tensor, found: list[tuple[Tensor, Tensor]]) -> Regions:

@@ -101,6 +101,10 @@ class Profile(NamedTuple):
     slopes: Tensor  # derivatives of the log-density
     bends: Tensor  # its second derivatives
 
+    def take(self, rows: Tensor) -> Profile:
+        """Select rows (m,)."""
+        return Profile(*(part[rows] for part in self))
+
     def insert(self, parameters: Parameters, rows: Tensor, points: Tensor) -> Profile:
         """Add points (m,) to rows (m,) in rising order."""
         if not len(rows):

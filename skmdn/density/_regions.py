@@ -181,7 +181,8 @@ class RegionMethods(ConditionalDensity):
         levels = levels if confidences.ndim else levels[0]
         if levels.ndim > 1:  # insert the axes of a grid of y
             levels = np.expand_dims(levels, (*range(1, log_density.ndim),))
-        is_inside: NDArray[np.bool_] = log_density >= levels
+        # The region of the confidence 1 is the support.
+        is_inside: NDArray[np.bool_] = (log_density >= levels) & (log_density > -np.inf)
         return is_inside
 
 
