@@ -16,6 +16,7 @@ from skmdn._data.conversion import (
     check_cells,
     check_finite,
     columns_of,
+    is_frame,
     open_array,
     too_large,
     without_markers,
@@ -335,6 +336,9 @@ def _validated(
     columns = (
         categorical_columns(asked, X) if encoder is None else sorted(encoder.levels)
     )
+    is_named = encoder is not None and hasattr(estimator, "feature_names_in_")
+    if columns and is_named and is_frame(X):  # codes are made by position
+        validate_data(estimator, X, reset=False, skip_check_array=True)
     X, coded = with_codes(X, columns)
     can_miss = not sparse.issparse(X)
     check_cells(name, X, missing=can_miss)

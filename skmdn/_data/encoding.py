@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -236,7 +237,7 @@ def categorical_columns(categorical_features: Any, X: Any) -> list[int]:
         if labels is None:
             return []
         return [j for j, column in enumerate(columns_of(X)) if _is_category(column[1])]
-    asked = np.asarray(categorical_features)
+    asked = _asked(categorical_features)
     n_columns = X.shape[1] if np.ndim(X) == 2 or sparse.issparse(X) else 0
     columns = _positions(asked, labels, n_columns)
     if columns and sparse.issparse(X):
@@ -245,6 +246,16 @@ def categorical_columns(categorical_features: Any, X: Any) -> list[int]:
             "sparse matrix. Convert it with toarray(), or encode the categories before."
         )
     return columns
+
+
+def _asked(categorical_features: Any) -> NDArray[Any]:
+    """Convert to an array of one axis; a tuple is one name, of several levels."""
+    asked = np.asarray(categorical_features)
+    if asked.ndim != 2 or not all(isinstance(n, tuple) for n in categorical_features):
+        return asked
+    names = np.empty(len(asked), dtype=object)
+    names[:] = list(categorical_features)
+    return names
 
 
 def _positions(
@@ -293,7 +304,8 @@ def with_codes(X: Any, columns: Sequence[int]) -> tuple[Any, Coded]:
     columns : sequence of int
         Their positions; X may have fewer columns, which is refused later.
     """
-    columns = [j for j in columns if np.ndim(X) == 2 and j < X.shape[1]]
+    n_columns = X.shape[1] if is_frame(X) or np.ndim(X) == 2 else 0
+    columns = [j for j in columns if j < n_columns]
     if not columns:
         return X, {}
     coded: dict[int, Sequence[Level | None]] = {}
@@ -303,6 +315,7 @@ def with_codes(X: Any, columns: Sequence[int]) -> tuple[Any, Coded]:
             codes, coded[j] = _codes(given[j])
             X = with_column(X, j, codes)
         return X, coded
+    X = X if sparse.issparse(X) else np.asarray(X)  # a table of PyArrow, for example
     numbers = X.dtype if X.dtype.kind == "f" else object
     table = X.astype(numbers)
     for j in columns:
@@ -321,6 +334,8 @@ def _codes(column: Any) -> tuple[NDArray[np.float64], list[Level | None]]:
     if values.dtype.kind in "biuf":
         distinct, positions = np.unique(values, return_inverse=True)
         return positions.astype(np.float64), list(map(_as_level, distinct))
+    if values.dtype.kind in "mM":  # nanoseconds would become integers
+        values = values.astype(f"{values.dtype.kind}8[us]")
     code_of: dict[Level | None, int] = {}
     cells = map(_as_level, values.tolist())
     found = [code_of.setdefault(level, len(code_of)) for level in cells]
@@ -333,4 +348,6 @@ def _as_level(cell: Any) -> Level | None:
         cell = cell.item()
     if kind_of(type(cell)) is MISSING or cell != cell:
         return None
+    if isinstance(cell, timedelta):  # that of pandas has another text
+        cell = timedelta(cell.days, cell.seconds, cell.microseconds)
     return cell if isinstance(cell, (int, float, str)) else str(cell)

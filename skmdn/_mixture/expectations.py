@@ -94,12 +94,13 @@ def normal_trapezoid(step: float, reach: float, like: Tensor) -> tuple[Tensor, T
 
 
 def covariance_of_pairs(
-    function: Callable[[Tensor], Tensor], means: Tensor, covariances: Tensor
+    rise: Callable[[Tensor, Tensor], Tensor], means: Tensor, covariances: Tensor
 ) -> Tensor:
     """Compute Cov(f(Z_1), f(Z_2)) for means (m, 2) and covariances (m, 2, 2), (m,).
 
     By the trapezoidal rule in independent variables, with steps that follow the larger
-    standard deviation.
+    standard deviation. `rise` maps z and an offset to f(z + offset) - f(z), which
+    keeps the digits of small standard deviations.
     """
     stds = covariances.diagonal(dim1=-2, dim2=-1).sqrt()
     correlation = (covariances[:, 0, 1] / stds.prod(-1)).clamp(-1, 1)
@@ -112,9 +113,9 @@ def covariance_of_pairs(
             rows = index[piece]
             rho = correlation[rows, None, None]
             mean, std = means[rows, :, None, None], stds[rows, :, None, None]
-            first = function(mean[:, 0] + std[:, 0] * t[:, None])  # (rows, P, 1)
+            first = rise(mean[:, 0], std[:, 0] * t[:, None])  # (rows, P, 1)
             mixed = rho * t[:, None] + (1 - rho.square()).sqrt() * t
-            second = function(mean[:, 1] + std[:, 1] * mixed)  # (rows, P, P)
+            second = rise(mean[:, 1], std[:, 1] * mixed)  # (rows, P, P)
             first = first[..., 0] * weights
             total = (second @ weights) * (first - first.sum(-1, keepdim=True) * weights)
             result[rows] = total.sum(-1)

@@ -15,6 +15,7 @@ from skmdn._mixture.hdr import n_region_points, regions
 from skmdn._mixture.maps import Bounds, log_slope
 from skmdn._mixture.quasirandom import joint_at_points
 from skmdn._mixture.tilts import as_function_of_latent
+from skmdn._utils.warn import warn
 
 # Several outputs: quasi-random points per row, and the difference of the probabilities
 # between which the slope of the level is measured.
@@ -82,7 +83,9 @@ def trace_regions(
     mixture = fill_empty(mixture)
     heights = as_function_of_latent(mixture, bounds)
     level = exact_levels(mixture, confidence, log_level, error, bounds)
-    return trace(heights, level, _finest(confidence))
+    contour = trace(heights, level, _finest(confidence))
+    _check_mass(mass_inside(mixture, contour) - confidence, confidence)
+    return contour
 
 
 def exact_levels(
@@ -135,7 +138,19 @@ def exact_levels(
         if not len(pending):
             break
     level[pending] = best
+    _check_mass(least * best_excess.expm1(), confidence)
     return level
+
+
+def _check_mass(miss: Tensor, confidence: float) -> None:
+    """Warn if the probability of a traced region is wrong by more than is stated."""
+    largest = max(miss.abs().tolist(), default=0.0)
+    if largest > LARGEST_ERROR:
+        warn(
+            f"The probability of a highest-density region differs from {confidence} "
+            f"by {largest:.2g}: parts of it are too small beside their distances. "
+            "Use in_hdr for the points of interest."
+        )
 
 
 def _finest(confidence: float) -> float:

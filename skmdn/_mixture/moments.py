@@ -170,19 +170,20 @@ def _logistic_slope(z: Tensor) -> Tensor:
     return torch.sigmoid(z) * torch.sigmoid(-z)
 
 
-def _logistic_gain(means: Tensor, variances: Tensor, shift: Tensor) -> Tensor:
-    """Compute E L(Z + shift) - E L(Z), without a difference of nearly equal numbers.
+def _logistic_rise(z: Tensor, shift: Tensor) -> Tensor:
+    """Compute L(z + shift) - L(z), without a difference of nearly equal numbers.
 
     L(z + c) - L(z) = L(z + c) L(-z) (1 - e^-c); factors are arranged not to overflow.
     """
+    size = shift.abs()
+    lower = torch.where(shift > 0, z, z + shift)
+    scale = shift.sign() * -torch.expm1(-size)
+    return scale * torch.sigmoid(lower + size) * torch.sigmoid(-lower)
 
-    def gain(z: Tensor, shift: Tensor) -> Tensor:
-        size = shift.abs()
-        lower = torch.where(shift > 0, z, z + shift)
-        return torch.sigmoid(lower + size) * torch.sigmoid(-lower)
 
-    scale = shift.sign() * -torch.expm1(-shift.abs())
-    return scale * expectation(gain, means, variances, shift, shift=shift)
+def _logistic_gain(means: Tensor, variances: Tensor, shift: Tensor) -> Tensor:
+    """Compute E L(Z + shift) - E L(Z)."""
+    return expectation(_logistic_rise, means, variances, shift, shift=shift)
 
 
 def _logistic_cov(means: Tensor, latent: Tensor, *, same: bool) -> Tensor:
@@ -194,15 +195,20 @@ def _logistic_cov(means: Tensor, latent: Tensor, *, same: bool) -> Tensor:
     means = sign * means
     if same:
         mean, variance = means[..., 0], latent[..., 0, 0]
-        centre = expectation(torch.sigmoid, mean, variance)
-        return expectation(
-            lambda z, centre: (torch.sigmoid(z) - centre).square(),
-            mean,
-            variance,
-            centre,
-        )
+
+        def moment(power: int) -> Tensor:
+            """Compute E (L(Z) - L(mean))^power, of Z - mean."""
+            return expectation(
+                lambda offset, mean: _logistic_rise(mean, offset).pow(power),
+                torch.zeros_like(mean),
+                variance,
+                mean,
+                shift=mean,
+            )
+
+        return moment(2) - moment(1).square()
     latent = sign[..., :, None] * latent * sign[..., None, :]
     pairs = covariance_of_pairs(
-        torch.sigmoid, means.flatten(0, -2), latent.flatten(0, -3)
+        _logistic_rise, means.flatten(0, -2), latent.flatten(0, -3)
     )
     return sign.prod(-1) * pairs.view(means.shape[:-1])

@@ -218,7 +218,9 @@ class ConditionalDensity(Distribution):
         missed, unless it is narrower than a millionth of the whole region. Points of
         the outlines lie on the boundary. The probability inside, which is an integral
         along the outlines, differs from `confidence` by less than 0.002; by 0.01 where
-        parts are missed.
+        parts are missed, with a warning if by more. An output in an interval whose
+        correlation with the other is beyond 1 - 1e-5 has a region so narrow that the
+        points of its outline are too far apart.
 
         References
         ----------

@@ -161,7 +161,8 @@ class RegionMethods(ConditionalDensity):
         -------
         level : ndarray of shape (n,), or (m, n) for several confidences
             In one over the unit of y. Exact for one output. For two the probability
-            of the region differs from `confidence` by less than 0.002. For more the
+            of the region differs from `confidence` by less than 0.002, or by 0.01
+            where components are 1e5 of their standard deviations apart. For more the
             level is a quantile of the density at 8192 quasi-random points of the row,
             and the probability differs by at most 0.01.
 

@@ -289,7 +289,8 @@ class RecordedDensity(RecordedAlgebra):
         Returns
         -------
         var : ndarray of shape (n,), or (n, 1) with an output axis
-            In squared units of y; with a relative error below 1e-9.
+            In squared units of y; with a relative error below 1e-9, or an absolute one
+            below 1e-18 squared steps.
 
         Examples
         --------
@@ -354,7 +355,8 @@ class RecordedDensity(RecordedAlgebra):
         -------
         crps : ndarray of shape (n,), or (m, n) for a grid
             In the unit of y; lower is better. The sum has a relative error below 1e-9,
-            and its cost does not grow with the number of cells.
+            or an absolute one below 1e-18 steps, and its cost does not grow with the
+            number of cells.
 
         References
         ----------

@@ -290,3 +290,53 @@ def test_categories_alone_are_enough(portfolio, n_columns):
 def test_a_feature_of_one_value_says_nothing(column):
     X = pd.DataFrame({"constant": column})
     assert_allclose(quick().fit(X, Y).predict(X), Y.mean(), atol=0.3 * Y.std())
+
+
+# -- other forms of the same columns ---------------------------------------------------
+
+
+@pytest.mark.parametrize("convert", [pd.DataFrame, pl.from_pandas])
+def test_frames_with_other_columns_are_told_apart_before_categories(convert):
+    mdn = fitted()
+    for other in (
+        FRAME[["colour", "a", "b", "size"]],
+        FRAME.assign(more=1.0)[["more", *FRAME]],
+        FRAME[["a", "b", "size"]],
+    ):
+        with pytest.raises(ValueError, match="feature names should match"):
+            mdn.predict(convert(other))
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+@pytest.mark.parametrize("kind", ["datetime64", "timedelta64"])
+def test_dates_as_categories_are_the_same_as_dates(kind, unit):
+    cells = pd.Series(SIZES.astype("timedelta64[D]").astype(f"timedelta64[{unit}]"))
+    if kind == "datetime64":
+        cells = np.datetime64("2026-01-01", unit) + cells
+    mdn = fitted(PLAIN.assign(day=pd.Categorical(cells)))
+    expected = mdn.predict(PLAIN.assign(day=pd.Categorical(cells)))
+    assert_array_equal(mdn.predict(PLAIN.assign(day=cells)), expected)
+
+
+def test_dates_of_polars_beside_categories_are_refused():
+    frame = pl.DataFrame({"c": pl.Series(["a", "b"] * 80, dtype=pl.Categorical)})
+    frame = frame.with_columns(d=pl.lit("2026-01-01").str.to_date())
+    with pytest.raises(ValueError, match="dates or times in column 'd'"):
+        fitted(frame)
+
+
+def test_tables_of_arrow_have_the_categories_of_the_fit():
+    arrow = pytest.importorskip("pyarrow", reason="needs PyArrow")
+    frame = PLAIN.assign(colour=COLOURS.astype(object))
+    mdn = fitted(frame, categorical_features=["colour"])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        predicted = mdn.predict(arrow.Table.from_pandas(frame))
+    assert_array_equal(predicted, mdn.predict(frame))
+
+
+def test_columns_of_two_levels_are_named_by_tuples():
+    columns = pd.MultiIndex.from_tuples([("a", "x"), ("a", "y"), ("b", "size")])
+    frame = pd.DataFrame(np.column_stack([NUMBERS, SIZES]), columns=columns)
+    mdn = fitted(frame, categorical_features=[("b", "size")])
+    plain = fitted(frame.to_numpy(), categorical_features=[2])
+    assert_array_equal(mdn.predict(frame), plain.predict(frame.to_numpy()))

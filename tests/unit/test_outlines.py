@@ -259,3 +259,13 @@ def test_components_far_apart(distance, scale):
     # Each has the weight 1/2 and holds 1/2 - 2 pi s^2 times the level.
     inside = 1 - 2 * np.pi * (1 + scale**2) * level
     assert_allclose(inside, 0.6, atol=0.002)
+
+
+def test_regions_whose_parts_are_too_small_for_outlines_are_noted():
+    means = 1e6 * np.random.default_rng(0).normal(size=(1, 12, 2))
+    covariances = np.broadcast_to(np.eye(2), (1, 12, 2, 2))
+    density = MixtureDensity.from_covariances(
+        np.full((1, 12), 1 / 12), means, covariances
+    )
+    with pytest.warns(UserWarning, match="parts of it are too small beside their"):
+        density.hdr(0.5)

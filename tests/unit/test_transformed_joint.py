@@ -125,3 +125,29 @@ def test_covariance_of_two_wide_intervals_is_that_of_scipy_quad(std, rho):
     )[0]
     expected = product - density.mean()[0].prod()
     assert_allclose(density.cov()[0, 0, 1], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("std", [1e-4, 1e-6, 1e-9])
+@pytest.mark.parametrize("correlation", [0.9, -0.3, 1e-6])
+def test_moments_of_narrow_components_between_bounds_keep_their_digits(
+    std, correlation
+):
+    means = np.array([0.7, -1.3])
+    covariance = std**2 * np.array([[1, correlation], [correlation, 1]])
+    latent = MixtureDensity.from_covariances([[1.0]], [[means]], [[covariance]])
+    density = TransformedDensity(latent, (0, 1))
+    share = special.expit(means)
+    # Derivatives of the logistic function; the series of the moments in std^2.
+    first = share * (1 - share)
+    second = first * (1 - 2 * share)
+    third = first * (1 - 6 * first)
+    var = first**2 + std**2 * (first * third + second**2 / 2)
+    assert_allclose(density.var()[0], std**2 * var, rtol=1e-14)
+    cov = (
+        first.prod()
+        + std**2 * (third[0] * first[1] + first[0] * third[1]) / 2
+        + correlation * std**2 * second.prod() / 2
+    )
+    # The covariance of the components is known to a rounding error of its size.
+    expected = correlation * std**2 * cov
+    assert_allclose(density.cov()[0, 0, 1], expected, atol=1e-14 * std**2)

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from scipy import special
 
 from skmdn import MixtureDensity, TransformedDensity
+from skmdn._mixture import regions
 
 BOUNDS = [(0, None), (1, None), (None, 2), (0, 1), (-1, 3)]
 at_zero = st.sampled_from([(0, None), (None, 0), (0, 1)])
@@ -204,3 +205,23 @@ def test_regions_of_several_outputs_hold_their_confidence(seed, scale):
     covered = density.in_hdr(draws, confidences).mean(axis=1)
     error = 4 * np.sqrt(confidences * (1 - confidences) / 5000)
     assert (np.abs(covered - confidences[:, None]) < 0.01 + error[:, None]).all()
+
+
+@pytest.mark.parametrize("gap", [1e-6, 1e-8, 3e-9, 1e-9, 1e-10, 1e-12])
+def test_a_hole_that_one_digit_of_the_level_decides_is_found(gap):
+    latent = MixtureDensity([[0.5, 0.5]], [[-2.0, 2.0]], [[0.25, 1.0]])
+    density = TransformedDensity(latent, (0, 1))
+    (region,) = density.hdr(1 - gap)
+    assert region.shape == (2, 2)
+    # In y, positions near 1 have too few digits for the probability beyond them.
+    (found,) = regions(latent.mixture, [1 - gap], density.supports.bounds)
+    (low, left), (right, high) = found.edges.numpy()
+    outside = latent.cdf(low) + latent.probability(left, right) + latent.sf(high)
+    assert left < right
+    assert_allclose(outside, 1 - (1 - gap), rtol=1e-6, atol=1e-15)
+
+
+def test_no_point_outside_of_the_support_is_in_a_region():
+    density = TransformedDensity(MixtureDensity([[1.0]], [[3.0]], [[1 / 3]]), (0, None))
+    inside = density.in_hdr([[-1.0], [0.0], [1e-9], [5.0]], 1.0)
+    assert inside.ravel().tolist() == [False, False, True, True]
