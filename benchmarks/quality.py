@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py --data DIR                      skmdn, nine UCI sets
     python benchmarks/quality.py --data DIR --peers skmdn,ngboost,catboost
-    python benchmarks/quality.py --data DIR --sets enb,jura --splits 0,1
+    python benchmarks/quality.py --data DIR --sets several --splits 0,1
     python benchmarks/quality.py --data DIR --params '{"n_estimators": 8}'
     python benchmarks/quality.py --report                        run nothing
 
@@ -64,6 +64,12 @@ SETS = {
     "wine": "wine-quality-red",
     "yacht": "yacht",
 }
+# Several outputs, or one with several modes.
+SEVERAL = (
+    *("enb", "jura", "slump", "abalone_weights", "parkinsons"),
+    *("bike_casual_registered", "sarcos_test4449", "santiago_taxi", "nycflights"),
+    *("oes10", "lane2", "lane3", "melbourne_maxtemp"),
+)
 SCORES = ("nll", "crps", "rmse", "coverage", "fit_cpu", "fit_wall", "predict_cpu")
 
 
@@ -439,6 +445,8 @@ def main() -> None:
             f"unknown peer: {', '.join(sorted(unknown))}; known peers are "
             f"{', '.join(PEERS)}, treeffuser"
         )
+    if options.sets == ["several"]:
+        options.sets = SEVERAL
     torch.set_num_threads(options.threads)
     print(machine(options.threads))
     if not options.report:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,19 +21,17 @@ SPACING, POINTS = Spacing(step=2.0, core=5.0, growth=0.5, reach=REACH), 12
 # Means in standard deviations beyond which panels are relative to a mean; these are at
 # most as long as the smallest standard deviation.
 LARGEST_DISTANCE, LONGEST_PANEL, PANEL_POINTS = 1e6, 1.0, 8
-# Several outputs: quasi-random points per row.
-POINTS_PER_COMPONENT, FEWEST_POINTS, MOST_POINTS = 1024, 2**13, 2**16
+# Several outputs: quasi-random points per row. On 106 random mixtures of 2 to 256
+# components and 2 to 10 outputs the largest error was 0.005 nats, and 0.003 with twice
+# as many points.
+SOBOL_POINTS = 2**13
 # Arithmetic on denormal numbers is a hundred times slower.
 SMALLEST_LOG_SHARE = -600.0
 
 
 def n_entropy_points(mixture: Mixture) -> int:
     """Return the points per row at which every component is evaluated."""
-    _, n_components, n_outputs = mixture.means.shape
-    if n_outputs == 1:
-        return 3
-    wanted: int = 2 ** math.ceil(math.log2(POINTS_PER_COMPONENT * n_components))
-    return min(max(wanted, FEWEST_POINTS), MOST_POINTS)
+    return 3 if mixture.means.shape[-1] == 1 else SOBOL_POINTS
 
 
 def entropy(mixture: Mixture) -> Tensor:
@@ -148,8 +144,7 @@ def _integrate_far(log_peaks: Tensor, means: Tensor, factors: Tensor) -> Tensor:
 
 def _ambiguity_by_sobol(mixture: Mixture) -> Tensor:
     """Average the entropy of the responsibilities over quasi-random points."""
-    n_points = n_entropy_points(mixture)
     total = torch.zeros_like(mixture.means[:, 0, 0])
-    for _, joint in joint_at_points(mixture, n_points):
+    for _, joint in joint_at_points(mixture, SOBOL_POINTS):
         total += _ambiguity(joint, axis=1)[0].sum(-1)
-    return total / n_points
+    return total / SOBOL_POINTS

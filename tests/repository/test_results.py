@@ -23,6 +23,8 @@ MEASURED = [path for path in FILES if path not in PUBLISHED]
 # What identifies a row, and the score that no row of skmdn may lack.
 KEYS = {
     "uci": ("set", "split", "peer"),
+    "several": ("set", "split", "peer"),
+    "collapse": ("set", "peer", "seed"),
     "ladder": ("set", "n", "repetition", "split", "params"),
     "tables": ("part", "set", "n", "fold", "peer", "split"),
     "censored": ("set", "fold", "model"),
@@ -32,6 +34,8 @@ KEYS = {
 }
 SCORES = {
     "uci": ("nll", "crps", "coverage"),
+    "several": ("nll",),
+    "collapse": ("gap", "reached"),
     "ladder": ("log_lik", "nll", "crps", "coverage"),
     "tables": ("log_lik", "crps", "coverage"),
     "censored": ("log_lik",),
