@@ -238,7 +238,8 @@ def categorical_columns(categorical_features: Any, X: Any) -> list[int]:
             return []
         return [j for j, column in enumerate(columns_of(X)) if _is_category(column[1])]
     asked = _asked(categorical_features)
-    n_columns = X.shape[1] if np.ndim(X) == 2 or sparse.issparse(X) else 0
+    is_table = labels is not None or sparse.issparse(X) or np.ndim(X) == 2
+    n_columns = X.shape[1] if is_table else 0
     columns = _positions(asked, labels, n_columns)
     if columns and sparse.issparse(X):
         raise ValueError(

@@ -83,9 +83,7 @@ def trace_regions(
     mixture = fill_empty(mixture)
     heights = as_function_of_latent(mixture, bounds)
     level = exact_levels(mixture, confidence, log_level, error, bounds)
-    contour = trace(heights, level, _finest(confidence))
-    _check_mass(mass_inside(mixture, contour) - confidence, confidence)
-    return contour
+    return trace(heights, level, _finest(confidence))
 
 
 def exact_levels(
@@ -138,19 +136,14 @@ def exact_levels(
         if not len(pending):
             break
     level[pending] = best
-    _check_mass(least * best_excess.expm1(), confidence)
-    return level
-
-
-def _check_mass(miss: Tensor, confidence: float) -> None:
-    """Warn if the probability of a traced region is wrong by more than is stated."""
-    largest = max(miss.abs().tolist(), default=0.0)
-    if largest > LARGEST_ERROR:
+    miss = max((least * (sign * best_excess).expm1()).abs().tolist(), default=0.0)
+    if miss > LARGEST_ERROR:
         warn(
             f"The probability of a highest-density region differs from {confidence} "
-            f"by {largest:.2g}: parts of it are too small beside their distances. "
-            "Use in_hdr for the points of interest."
+            f"by {miss:.2g}: parts of it are too small beside their distances. Use "
+            "in_hdr for the points of interest."
         )
+    return level
 
 
 def _finest(confidence: float) -> float:
