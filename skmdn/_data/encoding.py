@@ -305,8 +305,9 @@ def with_codes(X: Any, columns: Sequence[int]) -> tuple[Any, Coded]:
     columns : sequence of int
         Their positions; X may have fewer columns, which is refused later.
     """
-    n_columns = X.shape[1] if is_frame(X) or np.ndim(X) == 2 else 0
-    columns = [j for j in columns if j < n_columns]
+    if len(columns):
+        n_columns = X.shape[1] if is_frame(X) or np.ndim(X) == 2 else 0
+        columns = [j for j in columns if j < n_columns]
     if not columns:
         return X, {}
     coded: dict[int, Sequence[Level | None]] = {}
