@@ -156,13 +156,8 @@ def steps(options: argparse.Namespace) -> None:
         )
         rows = make_rows(batch * STEPS, n_features, d, n_members)
         alone = products(loop, batch)
-        seconds = time_in_turn(
-            {
-                "step": partial(loop.run_epoch, rows, 0),
-                "products": alone,
-            },
-            options.repeats,
-        )
+        tasks = {"step": partial(loop.run_epoch, rows, 0), "products": alone}
+        seconds = time_in_turn(tasks, options.repeats)
         cells = [n_members, n_features, width, K, d, batch, embedding]
         case = f"{n_members} networks {width} wide, batch {batch}"
         options.results.append_medians(
@@ -424,8 +419,7 @@ def rows(options: argparse.Namespace) -> None:
             5, batch_size=512, max_iter=n_epochs, n_iter_no_change=n_epochs
         )
         seconds = time_in_turn({"fit": partial(mdn.fit, X, y)}, 3)["fit"]
-        memory = peak_memory() - before
-        case = f"{n_rows} rows"
+        memory, case = peak_memory() - before, f"{n_rows} rows"
         options.results.append_medians("rows", case, {"fit": seconds}, memory)
         print(
             f"| {n_rows} | {seconds:.1f} | {seconds / n_rows / n_epochs * 1e6:.2f} "
@@ -437,8 +431,7 @@ def rows(options: argparse.Namespace) -> None:
         seconds, memory, score = pool.apply(
             _fit_from_memory_map, (folder, MAP_SHAPE, MAP_PIECE)
         )
-    case = f"{MAP_SHAPE[0]} rows"
-    task = {"partial_fit": seconds}
+    case, task = f"{MAP_SHAPE[0]} rows", {"partial_fit": seconds}
     options.results.append_medians("memory map", case, task, memory)
     print(
         f"\n{MAP_SHAPE[0]} x {MAP_SHAPE[1]} float32 from a memory map, partial_fit on "

@@ -289,7 +289,7 @@ class RecordedDensity(RecordedAlgebra):
         Returns
         -------
         var : ndarray of shape (n,), or (n, 1) with an output axis
-            In squared units of y; with a relative error below 1e-9, or an absolute one
+            In squared units of y. The relative error is below 1e-9, or the absolute one
             below 1e-18 squared steps.
 
         Examples
@@ -354,9 +354,8 @@ class RecordedDensity(RecordedAlgebra):
         Returns
         -------
         crps : ndarray of shape (n,), or (m, n) for a grid
-            In the unit of y; lower is better. The sum has a relative error below 1e-9,
-            or an absolute one below 1e-18 steps, and its cost does not grow with the
-            number of cells.
+            In the unit of y; lower is better. The relative error is below 1e-9, or the
+            absolute one below 1e-18 steps; the cost does not grow with the cells.
 
         References
         ----------
