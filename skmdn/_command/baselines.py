@@ -18,6 +18,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skmdn.density import MixtureDensity
 
 N_COMPONENTS = 5
+# Smallest variance, in units of that of y, as `reg_covar` of MDNRegressor.
+REG_COVAR = 1e-6
 # Rows of a level with fewer share an indicator, as in MDNRegressor.
 MIN_FREQUENCY = 10
 
@@ -28,7 +30,7 @@ def fit_unconditional(X: Any, y: NDArray[np.float64], seed: int) -> Predict:
     """Fit a Gaussian mixture of y (n, d) that does not depend on X."""
     scaler = StandardScaler().fit(y)
     n_components = min(N_COMPONENTS, len(y))
-    mixture = GaussianMixture(n_components, random_state=seed)
+    mixture = GaussianMixture(n_components, reg_covar=REG_COVAR, random_state=seed)
     mixture.fit(scaler.transform(y))
     one_row = MixtureDensity.from_covariances(
         mixture.weights_[None],
@@ -45,7 +47,8 @@ def fit_ridge(X: Any, y: NDArray[np.float64], seed: int) -> Predict:
     )
     residuals = y - ridge.fit(X, y).predict(X).reshape(y.shape)
     covariance = residuals.T @ residuals / len(y)
-    covariance += 1e-9 * np.diag(y.var(axis=0) + np.finfo(np.float64).tiny)
+    # The scale of a constant output is one, as in the mixture above.
+    covariance += REG_COVAR * np.diag(StandardScaler().fit(y).scale_ ** 2)
 
     def predict(X: Any) -> MixtureDensity:
         return MixtureDensity.from_covariances(

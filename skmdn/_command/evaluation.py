@@ -13,7 +13,11 @@ from sklearn.model_selection import GroupKFold, KFold
 
 from skmdn import metrics
 from skmdn._command.baselines import BASELINES
-from skmdn._command.errors import errors_of_the_estimator, warnings_as_notes
+from skmdn._command.errors import (
+    errors_of_the_estimator,
+    one_line,
+    warnings_as_notes,
+)
 from skmdn._command.table import MIN_ROWS, Table
 from skmdn._regressor import MDNRegressor
 from skmdn.density.transformed import Density
@@ -45,32 +49,39 @@ class Evaluation:
     scores: dict[str, NDArray[np.float64]]
 
 
-def evaluate(table: Table, seed: int) -> Evaluation:
-    """Fit the estimator to all rows, and score it and the baselines.
-
-    Notes are added to those of the table.
-    """
+def fit(table: Table, seed: int) -> MDNRegressor:
+    """Fit the estimator to all rows; notes are added to those of the table."""
     with errors_of_the_estimator(), warnings_as_notes(table.notes):
         estimator = MDNRegressor(random_state=seed)
-        estimator.fit(table.X, table.y, groups=table.groups)
+        return estimator.fit(table.X, table.y, groups=table.groups)
+
+
+def evaluate(estimator: MDNRegressor, table: Table, seed: int) -> Evaluation:
+    """Score a fitted estimator and the baselines.
+
+    Notes are added to those of the table. A model without scores is left out with one.
+    """
     with errors_of_the_estimator():
         held_out = _held_out(estimator, table, seed)
     rows = np.flatnonzero(np.isfinite(table.points).all(axis=1))
-    scores: dict[str, NDArray[np.float64]] = {}
     if len(rows) < MIN_ROWS:
         table.notes.append(
             f"Without scores: all targets are known in {len(rows)} rows only."
         )
-        return Evaluation(estimator, held_out, rows, scores)
+        return Evaluation(estimator, held_out, rows, {})
     if len(rows) < len(table.points):
         table.notes.append(
             f"The scores are of the {len(rows)} rows of which all targets are known."
         )
-    scores["MDNRegressor"] = _scores_of_parts(table.points, held_out)[rows]
+    parts: dict[str, Any] = {"MDNRegressor": held_out}
     for name in BASELINES:
-        scores[name] = _scores_of_parts(
-            table.points, _baseline_parts(name, table, rows, seed)
-        )[rows]
+        parts[name] = _baseline_parts(name, table, rows, seed)
+    scores: dict[str, NDArray[np.float64]] = {}
+    for name, densities in parts.items():
+        try:
+            scores[name] = _scores_of_parts(table.points, densities)[rows]
+        except ValueError as exc:  # one model must not cost the scores of the others
+            table.notes.append(f"{name} has no scores: {one_line(exc)}")
     return Evaluation(estimator, held_out, rows, scores)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from skmdn._command.evaluation import evaluate
+from skmdn._command.evaluation import evaluate, fit
 from skmdn._command.pictures import draw
 from skmdn._command.reading import Hints
 from skmdn._command.report import equivalent_python, table_of_scores, write_json
@@ -29,13 +29,17 @@ def run_fit(options: argparse.Namespace) -> None:
     say(*table.notes)
     n_said = len(table.notes)
     say("Fitting; the scores are of rows that the networks did not see.")
-    evaluation = evaluate(table, options.seed)
+    estimator = fit(table, options.seed)
+    say(*table.notes[n_said:])
+    n_said = len(table.notes)
+    # Before scores and pictures: if one of these fails, the fit is not lost.
+    if options.save is not None:
+        save(estimator, options.save)
+        say(f"Model: {options.save}")
+    evaluation = evaluate(estimator, table, options.seed)
     say(*table.notes[n_said:])
     print(*table_of_scores(evaluation, len(table.targets)), sep="\n", flush=True)
     say("")
-    if options.save is not None:
-        save(evaluation.estimator, options.save)
-        say(f"Model: {options.save}")
     if options.json is not None:
         seconds = time.perf_counter() - start
         write_json(options.json, table, evaluation, seconds, options.seed)

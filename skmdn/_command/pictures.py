@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skmdn import metrics
+from skmdn._command.errors import one_line
 from skmdn._command.evaluation import Evaluation
 from skmdn._command.table import Table
 from skmdn.plot import CalibrationDisplay, DensityDisplay
@@ -21,12 +22,21 @@ MAX_ROWS = 2000
 def draw(table: Table, evaluation: Evaluation, path: Path, seed: int) -> str:
     """Draw held-out rows of each target; return a line that says what was done."""
     try:
-        from matplotlib.figure import Figure
+        _draw(table, evaluation, path, seed)
     except ImportError:
         return (
             "No picture: matplotlib is not installed. Run python -m pip install "
             "'skmdn[cli]'."
         )
+    except ValueError as exc:  # such as of values that no axis has room for
+        return f"No picture: {one_line(exc)}"
+    return f"Picture of held-out rows: {path}"
+
+
+def _draw(table: Table, evaluation: Evaluation, path: Path, seed: int) -> None:
+    """Draw densities and calibration, a row of axes for each target."""
+    from matplotlib.figure import Figure
+
     n_outputs = len(table.targets)
     figure = Figure(figsize=(11, 4 * n_outputs), layout="constrained")
     axes = figure.subplots(n_outputs, 2, squeeze=False)
@@ -51,7 +61,6 @@ def draw(table: Table, evaluation: Evaluation, path: Path, seed: int) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font does not have
         figure.savefig(path, dpi=150)
-    return f"Picture of held-out rows: {path}"
 
 
 def _calibration(density: Any, y: NDArray[np.float64]) -> CalibrationDisplay:

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from command_runs import command_frame, error_of, make_table, run
 from helpers import random_scalar_density, run_python
 
 pd = pytest.importorskip("pandas", reason="needs the extra 'cli'")
@@ -17,70 +18,16 @@ import skmdn
 from skmdn import MDNRegressor
 from skmdn import __main__ as command
 from skmdn._command import (
+    baselines,
     evaluation,
     pictures,
 )
 from skmdn._fit.session import FitSession
 from skmdn.metrics import coverage
 
-SMALL = {"n_estimators": 4, "hidden_layer_sizes": (8,), "max_iter": 5, "device": "cpu"}
 MODELS = ["MDNRegressor", "unconditional Gaussian mixture"]
 MODELS += ["ridge with Gaussian residuals"]
-
-
-@pytest.fixture(autouse=True)
-def small_networks(monkeypatch, tmp_path):
-    """Fit small networks in a folder of their own."""
-    quick = functools.partial(MDNRegressor, 2, **SMALL)
-    monkeypatch.setattr(evaluation, "MDNRegressor", quick)
-    monkeypatch.setattr(skmdn, "MDNRegressor", quick)
-    monkeypatch.chdir(tmp_path)
-
-
-def make_table(n=60, seed=0):
-    """Return a frame with all that a table has."""
-    rng = np.random.default_rng(seed)
-    size = rng.normal(10, 2, size=n).round(2)
-    frame = pd.DataFrame(
-        {
-            "size": size,
-            "colour": rng.choice(["red", "blue"], size=n),
-            "sold": pd.Timestamp("2024-01-01")
-            + pd.to_timedelta(rng.integers(0, 500, size=n), unit="D"),
-            "is new": rng.random(n) < 0.5,
-            "shop": rng.choice(list("abcdefgh"), size=n),
-            "price": (3 * size + rng.normal(size=n)).round(3),
-            "cost": (size + rng.normal(size=n)).round(3),
-        }
-    )
-    frame.loc[::9, ["size", "colour", "sold"]] = None
-    return frame
-
-
-@pytest.fixture
-def table():
-    """Return the path of the frame in a file."""
-    make_table().to_csv("table.csv", index=False)
-    return "table.csv"
-
-
-def run(*arguments):
-    """Run the command, which has to succeed."""
-    assert command.main(list(arguments)) == 0
-
-
-def error_of(capsys, *arguments):
-    """Run the command, which has to fail with one line."""
-    assert command.main(list(arguments)) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("skmdn: ")
-    assert error.count("\n") == 1
-    return error
-
-
-def python_in(printed):
-    """Return the code that the command prints at its end."""
-    return printed.split("The same in Python:\n\n")[1]
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @contextlib.contextmanager
@@ -126,14 +73,6 @@ def test_scores_are_of_held_out_rows(tmp_path, capsys, table, targets, group):
     nll = result["scores"]["MDNRegressor"]["nll"]
     np.testing.assert_allclose(nll, -mdn.oof_score_, rtol=1e-6)
     assert f"{nll:.4f}" in printed
-
-
-def command_frame(printed):
-    """Return what the printed Python makes before it fits."""
-    names = {}
-    code = python_in(printed).split("mdn = ")[0]
-    exec(code, names)
-    return names
 
 
 def test_names_of_columns_may_be_anything(tmp_path, table, capsys):
@@ -220,6 +159,51 @@ def test_fits_without_folds_are_scored_by_further_fits(
     assert all(isinstance(score, float) for score in scores.values())
 
 
+@pytest.mark.parametrize("last", [5.0, 6.0])
+def test_a_constant_target_is_scored_and_saved(tmp_path, table, last):
+    pytest.importorskip("skops")
+    frame = make_table().assign(price=[*[5.0] * 59, last])
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price", "--save", "a.skops", "--json", "a.json")
+    assert (tmp_path / "a.skops").exists()
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert list(result["scores"]) == MODELS
+    assert all(np.isfinite(scores["nll"]) for scores in result["scores"].values())
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+@pytest.mark.parametrize("name", baselines.BASELINES)
+def test_the_floor_of_the_baselines_is_that_of_the_estimator(name):
+    X = make_table()[["size", "cost"]]
+    predict = baselines.BASELINES[name](X, np.full((60, 1), 5.0), 0)
+    floor = MDNRegressor().reg_covar ** 0.5  # the scale of a constant target is one
+    np.testing.assert_allclose(predict(X).mean(), 5, rtol=1e-9)
+    np.testing.assert_allclose(predict(X).std(), floor, rtol=1e-6)
+
+
+def test_a_score_or_a_picture_that_fails_does_not_lose_the_fit(
+    tmp_path, table, capsys, monkeypatch
+):
+    pytest.importorskip("skops")
+
+    def fails(*args, **kwargs):
+        raise ValueError("too\nnarrow")
+
+    monkeypatch.setitem(baselines.BASELINES, MODELS[2], fails)
+    monkeypatch.setattr(pictures, "_position", fails)
+    run(table, "--target", "price", "--save", "a.skops", "--json", "a.json")
+    printed = capsys.readouterr().out
+    assert f"{MODELS[2]} has no scores: too narrow\n" in printed
+    assert "No picture: too narrow\n" in printed
+    assert "The same in Python" in printed
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert list(result["scores"]) == MODELS[:2]
+    monkeypatch.setattr(evaluation, "_held_out", fails)
+    error = error_of(capsys, table, "--target", "price", "--save", "b.skops")
+    assert "too narrow" in error
+    assert (tmp_path / "b.skops").exists()
+
+
 def test_quiet_prints_the_scores_only(table, capsys):
     run(table, "--target", "price", "--quiet")
     printed = capsys.readouterr().out
@@ -238,125 +222,6 @@ def test_warnings_are_lines(table, capsys):
         if line.startswith("Warning: ") and "distinct values" in line
     ]
     assert "target_resolution" in line
-
-
-# -- the equivalent Python, saved models, and predictions ------------------------
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["table.csv", "--target", "price"],
-        ["table.csv", "--target", "price", "--target", "cost", "--group", "shop"],
-        [],
-    ],
-)
-def test_printed_python_gives_the_saved_model(table, capsys, options):
-    io = pytest.importorskip("skops.io")
-    run(*options, "--seed", "2", "--save", "model.skops")
-    names = {}
-    printed = capsys.readouterr().out
-    before = open_model(io)
-    exec(python_in(printed), names)
-    X = names["X"]
-    np.testing.assert_array_equal(before.predict(X), names["mdn"].predict(X))
-    np.testing.assert_array_equal(before.predict(X), open_model(io).predict(X))
-
-
-def open_model(io):
-    return io.load("model.skops", trusted=["skmdn._regressor.MDNRegressor"])
-
-
-def test_predict_in_a_new_process_gives_the_bits_of_the_model(capsys, table, tmp_path):
-    io = pytest.importorskip("skops.io")
-    targets = ["price", "cost"]
-    run(table, "--target", "price", "--target", "cost", "--save", "model.skops")
-    mdn = open_model(io)
-    X = command_frame(capsys.readouterr().out)["X"]
-    arguments = ["predict", "model.skops", table, "--out", "out.csv"]
-    run_python("-m", "skmdn", *arguments, "--quantiles", "0.1", "0.5", cwd=tmp_path)
-    predicted = pd.read_csv("out.csv", dtype=str)
-    suffixes = ["", "_std", "_q0.1", "_q0.5"]
-    assert list(predicted) == [t + suffix for t in targets for suffix in suffixes]
-    density = mdn.predict_density(X)
-    for j, target in enumerate(targets):
-        one = density.marginal(j)
-        expected = [one.mean(), one.std(), one.ppf(0.1), one.ppf(0.5)]
-        for suffix, values in zip(suffixes, expected, strict=True):
-            ours = list(map(float, predicted[target + suffix]))
-            np.testing.assert_array_equal(ours, np.ravel(values))
-
-
-def test_predict_reads_other_files_by_the_columns_of_the_fit(tmp_path, table, capsys):
-    pytest.importorskip("skops")
-    run(table, "--target", "price", "--drop", "cost", "--save", "model.skops")
-    run("predict", "model.skops", table, "--out", "first.csv", "--quiet")
-    frame = make_table().drop(columns=["price", "cost"])
-    frame["sold"] = frame["sold"].dt.strftime("%d.%m.%Y")
-    frame["size"] = frame["size"].astype(str).str.replace(".", ",").replace("nan", "?")
-    frame["note"] = "not of the fit"
-    frame.iloc[:, ::-1].to_csv("other.csv", sep=";", index=False, encoding="latin-1")
-    run("predict", "model.skops", "other.csv", "--out", "second.csv")
-    first, second = (tmp_path / name for name in ("first.csv", "second.csv"))
-    assert first.read_bytes() == second.read_bytes()
-    assert "60 rows predicted: second.csv" in capsys.readouterr().out
-
-
-def test_predict_of_one_row_with_categories_that_look_like_numbers(table):
-    pytest.importorskip("skops")
-    frame = make_table()
-    frame["colour"] = np.where(frame["colour"] == "red", "7", "7a")
-    frame.to_csv(table, index=False)
-    run(table, "--target", "price", "--save", "model.skops")
-    frame[frame["colour"] == "7"].iloc[:1].to_csv("one.csv", index=False)
-    run("predict", "model.skops", table, "--out", "all.csv")
-    run("predict", "model.skops", "one.csv", "--out", "out.csv")
-    row = frame.index[frame["colour"] == "7"][0]
-    np.testing.assert_allclose(
-        pd.read_csv("out.csv").iloc[0], pd.read_csv("all.csv").iloc[row], rtol=1e-9
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.drop(columns=["size", "sold"]), "no column 'size', 'sold [days]'"),
-        (
-            lambda t: t.assign(size=["wide", *["1"] * 59]),
-            "'wide' in record 2. Pass --mi",
-        ),
-        (
-            lambda t: t.assign(sold="soon"),
-            "'sold' has dates in the fit, but 'soon' here",
-        ),
-        (lambda t: t.assign(sold="03/04/2024"), "Write dates as 2024-12-31"),
-    ],
-)
-def test_predict_refuses_other_columns(table, capsys, change, message):
-    pytest.importorskip("skops")
-    run(table, "--target", "price", "--save", "model.skops")
-    capsys.readouterr()
-    change(make_table()).to_csv("other.csv", index=False)
-    arguments = ["predict", "model.skops", "other.csv", "--out", "out.csv"]
-    assert message in error_of(capsys, *arguments)
-    assert not os.path.exists("out.csv")
-
-
-def test_predict_trusts_nothing_else(table, capsys):
-    io = pytest.importorskip("skops.io")
-    from sklearn.linear_model import LinearRegression
-
-    class Unknown(LinearRegression):
-        pass
-
-    arguments = ["predict", "model.skops", table, "--out", "out.csv"]
-    io.dump(Unknown(), "model.skops")
-    assert "has types that are not trusted" in error_of(capsys, *arguments)
-    io.dump(LinearRegression(), "model.skops")
-    assert "is no MDNRegressor that was fitted" in error_of(capsys, *arguments)
-    with open("model.skops", "wb") as file:
-        file.write(b"PK nothing")
-    assert "model.skops cannot be opened: " in error_of(capsys, *arguments)
 
 
 # -- packages that are not installed ---------------------------------------------

@@ -1,0 +1,128 @@
+"""Models that the command saves, their equivalent Python, and their predictions."""
+
+import os
+
+import numpy as np
+import pytest
+from command_runs import command_frame, error_of, make_table, python_in, run
+from helpers import run_python
+
+pd = pytest.importorskip("pandas", reason="needs the extra 'cli'")
+
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["table.csv", "--target", "price"],
+        ["table.csv", "--target", "price", "--target", "cost", "--group", "shop"],
+        [],
+    ],
+)
+def test_printed_python_gives_the_saved_model(table, capsys, options):
+    io = pytest.importorskip("skops.io")
+    run(*options, "--seed", "2", "--save", "model.skops")
+    names = {}
+    printed = capsys.readouterr().out
+    before = open_model(io)
+    exec(python_in(printed), names)
+    X = names["X"]
+    np.testing.assert_array_equal(before.predict(X), names["mdn"].predict(X))
+    np.testing.assert_array_equal(before.predict(X), open_model(io).predict(X))
+
+
+def open_model(io):
+    return io.load("model.skops", trusted=["skmdn._regressor.MDNRegressor"])
+
+
+def test_predict_in_a_new_process_gives_the_bits_of_the_model(capsys, table, tmp_path):
+    io = pytest.importorskip("skops.io")
+    targets = ["price", "cost"]
+    run(table, "--target", "price", "--target", "cost", "--save", "model.skops")
+    mdn = open_model(io)
+    X = command_frame(capsys.readouterr().out)["X"]
+    arguments = ["predict", "model.skops", table, "--out", "out.csv"]
+    run_python("-m", "skmdn", *arguments, "--quantiles", "0.1", "0.5", cwd=tmp_path)
+    predicted = pd.read_csv("out.csv", dtype=str)
+    suffixes = ["", "_std", "_q0.1", "_q0.5"]
+    assert list(predicted) == [t + suffix for t in targets for suffix in suffixes]
+    density = mdn.predict_density(X)
+    for j, target in enumerate(targets):
+        one = density.marginal(j)
+        expected = [one.mean(), one.std(), one.ppf(0.1), one.ppf(0.5)]
+        for suffix, values in zip(suffixes, expected, strict=True):
+            ours = list(map(float, predicted[target + suffix]))
+            np.testing.assert_array_equal(ours, np.ravel(values))
+
+
+def test_predict_reads_other_files_by_the_columns_of_the_fit(tmp_path, table, capsys):
+    pytest.importorskip("skops")
+    run(table, "--target", "price", "--drop", "cost", "--save", "model.skops")
+    run("predict", "model.skops", table, "--out", "first.csv", "--quiet")
+    frame = make_table().drop(columns=["price", "cost"])
+    frame["sold"] = frame["sold"].dt.strftime("%d.%m.%Y")
+    frame["size"] = frame["size"].astype(str).str.replace(".", ",").replace("nan", "?")
+    frame["note"] = "not of the fit"
+    frame.iloc[:, ::-1].to_csv("other.csv", sep=";", index=False, encoding="latin-1")
+    run("predict", "model.skops", "other.csv", "--out", "second.csv")
+    first, second = (tmp_path / name for name in ("first.csv", "second.csv"))
+    assert first.read_bytes() == second.read_bytes()
+    assert "60 rows predicted: second.csv" in capsys.readouterr().out
+
+
+def test_predict_of_one_row_with_categories_that_look_like_numbers(table):
+    pytest.importorskip("skops")
+    frame = make_table()
+    frame["colour"] = np.where(frame["colour"] == "red", "7", "7a")
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price", "--save", "model.skops")
+    frame[frame["colour"] == "7"].iloc[:1].to_csv("one.csv", index=False)
+    run("predict", "model.skops", table, "--out", "all.csv")
+    run("predict", "model.skops", "one.csv", "--out", "out.csv")
+    row = frame.index[frame["colour"] == "7"][0]
+    np.testing.assert_allclose(
+        pd.read_csv("out.csv").iloc[0], pd.read_csv("all.csv").iloc[row], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns=["size", "sold"]), "no column 'size', 'sold [days]'"),
+        (
+            lambda t: t.assign(size=["wide", *["1"] * 59]),
+            "'wide' in record 2. Pass --mi",
+        ),
+        (
+            lambda t: t.assign(sold="soon"),
+            "'sold' has dates in the fit, but 'soon' here",
+        ),
+        (lambda t: t.assign(sold="03/04/2024"), "Write dates as 2024-12-31"),
+    ],
+)
+def test_predict_refuses_other_columns(table, capsys, change, message):
+    pytest.importorskip("skops")
+    run(table, "--target", "price", "--save", "model.skops")
+    capsys.readouterr()
+    change(make_table()).to_csv("other.csv", index=False)
+    arguments = ["predict", "model.skops", "other.csv", "--out", "out.csv"]
+    assert message in error_of(capsys, *arguments)
+    assert not os.path.exists("out.csv")
+
+
+def test_predict_trusts_nothing_else(table, capsys):
+    io = pytest.importorskip("skops.io")
+    from sklearn.linear_model import LinearRegression
+
+    class Unknown(LinearRegression):
+        pass
+
+    arguments = ["predict", "model.skops", table, "--out", "out.csv"]
+    io.dump(Unknown(), "model.skops")
+    assert "has types that are not trusted" in error_of(capsys, *arguments)
+    io.dump(LinearRegression(), "model.skops")
+    assert "is no MDNRegressor that was fitted" in error_of(capsys, *arguments)
+    with open("model.skops", "wb") as file:
+        file.write(b"PK nothing")
+    assert "model.skops cannot be opened: " in error_of(capsys, *arguments)
