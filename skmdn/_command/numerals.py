@@ -28,10 +28,13 @@ class Convention(_Signs):
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Match a number, with groups of three digits where there are thousands."""
+        """Match a number, with groups of three digits where there are thousands.
+
+        No thousands follow a first group that begins with 0: 0.125 is a decimal.
+        """
         whole = "[0-9]+"
         if self.thousands:
-            grouped = rf"[0-9]{{1,3}}(?:[{re.escape(self._removed)}][0-9]{{3}})+"
+            grouped = rf"[1-9][0-9]{{0,2}}(?:[{re.escape(self._removed)}][0-9]{{3}})+"
             whole = f"(?:{grouped}|{whole})"
         point = re.escape(self.decimal)
         digits = rf"(?:{whole}(?:{point}[0-9]*)?|{point}[0-9]+)"
@@ -101,13 +104,13 @@ def detect(
     decimal : str or None
         Decimal sign, if it is known.
     sep : str
-        Separator of the file. A semicolon suggests that the comma is the decimal sign:
-        of equally good conventions it decides.
+        Separator of the file. With a semicolon, of equally good conventions that
+        without thousands wins, and then that with a decimal comma.
     """
     samples = [cells[:: 1 + len(cells) // N_DETECTION] for cells in columns]
     candidates = [c for c in CONVENTIONS if decimal in (None, c.decimal)]
     if sep == ";":
-        candidates.sort(key=lambda c: (c.thousands != "", c.decimal == c.thousands))
+        candidates.sort(key=lambda c: (c.thousands != "", c.decimal != ","))
 
     def count(convention: Convention) -> int:
         return sum(_count_numbers(sample, convention) for sample in samples)
@@ -127,18 +130,28 @@ def _count_numbers(cells: Sequence[str], convention: Convention) -> int:
 
 
 def find_ambiguous(
-    columns: Iterable[Sequence[str]], convention: Convention
+    columns: Iterable[Sequence[str]], convention: Convention, sign: str
 ) -> str | None:
-    """Return a number with three decimals if all decimals might be thousands."""
-    sign = re.escape(convention.decimal)
+    """Return a number such as 1.250, if no number tells what the sign is.
+
+    Parameters
+    ----------
+    columns : iterable of sequence
+        Known cells of each column.
+    convention : Convention
+        How they are read.
+    sign : str
+        Point or comma, by which the convention separates decimals or thousands.
+    """
+    either = re.compile(rf"[+-]?[1-9][0-9]{{0,2}}{re.escape(sign)}[0-9]{{3}}")
     example = None
     for cells in columns:
         if share_of_numbers(cells[:N_DETECTION], convention) < SHARE_OF_NUMBERS:
             continue
         for cell in cells:
-            if convention.decimal not in cell:
+            if sign not in cell or convention.number(cell) is None:
                 continue
-            if not re.fullmatch(rf"[+-]?[1-9][0-9]{{0,2}}{sign}[0-9]{{3}}", cell):
+            if not either.fullmatch(undecorated(cell)):
                 return None
             example = cell
     return example

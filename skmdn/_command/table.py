@@ -132,20 +132,35 @@ def find_convention(raw: RawTable, names: list[str], hints: Hints) -> Convention
     if convention != numerals.POINT:
         between = f", {thousands!r} between thousands" if thousands else ""
         raw.notes.append(f"Numbers have the decimal sign {decimal!r}{between}.")
-    example = not hints.decimal and numerals.find_ambiguous(known, convention)
-    if example and (decimal, raw.sep) != (".", ","):
-        other = "," if decimal == "." else "."
-        value = convention.number(example)
-        raw.notes.append(
-            f"{example!r} is read as {value}; pass --decimal {other!r} if it has "
-            "thousands."
-        )
+    if not hints.decimal:
+        raw.notes += _notes_of_ambiguous(known, convention, raw.sep)
     is_plain = [
         cell for cells in known for cell in cells if thousands and thousands in cell
     ]
     raw.options |= {"decimal": decimal} if decimal != "." else {}
     raw.options |= {"thousands": thousands} if is_plain else {}
     return convention
+
+
+def _notes_of_ambiguous(
+    known: list[list[str]], convention: Convention, sep: str
+) -> list[str]:
+    """Return what numbers such as 1.250 are taken for, if nothing tells what they are.
+
+    A point is expected between decimals in a file with commas between cells.
+    """
+    decimal, thousands = convention
+    remedies = [(decimal, "," if decimal == "." else ".", "thousands")]
+    remedies = [] if (decimal, sep) == (".", ",") else remedies
+    if thousands in (".", ","):
+        remedies.append((thousands, thousands, "decimals"))
+    examples = [numerals.find_ambiguous(known, convention, r[0]) for r in remedies]
+    return [
+        f"{example!r} is read as {convention.number(example)}; pass --decimal "
+        f"{remedy!r} if it has {meaning}."
+        for example, (_, remedy, meaning) in zip(examples, remedies, strict=True)
+        if example
+    ]
 
 
 def _features(

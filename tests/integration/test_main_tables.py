@@ -197,6 +197,55 @@ def test_ambiguous_thousands_are_noted_and_can_be_told(tmp_path, decimal, value)
 
 
 @pytest.mark.parametrize(
+    ("cells", "sep", "values"),
+    [
+        (["0,125", "1,125", "0"], ",", [0.125, 1.125, 0]),
+        (["0,013", "12,500", "-0,027"], ";", [0.013, 12.5, -0.027]),
+        (["0.125", "1.125", "-0.250"], ";", [0.125, 1.125, -0.25]),
+        (["€ 0,125", "€ 7,250", "0"], ",", [0.125, 7.25, 0]),
+    ],
+)
+def test_decimals_after_a_zero_are_no_thousands(tmp_path, cells, sep, values):
+    quoted = [f'"{cell}"' for cell in cells]
+    content = lines_of(f"size{sep}price", quoted * 4, texts(SIZES), sep=sep)
+    table = read(tmp_path, content)
+    np.testing.assert_array_equal(table.X["size"], values * 4)
+    assert not any("is read as" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("convention", numerals.CONVENTIONS)
+@given(number=st.integers(-999_999, 999_999))
+def test_three_digits_after_a_sign(convention, number):
+    """A number of thousands has one spelling, and so has one of thousandths."""
+    sign = "-" if number < 0 else ""
+    whole, rest = divmod(abs(number), 1000)
+    text = f"{sign}{whole}{convention.decimal}{rest:03}"
+    assert convention.number(text) == number / 1000
+    if convention.thousands:
+        text = f"{sign}{whole}{convention.thousands}{rest:03}"
+        assert convention.number(text) == (number if whole else None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "others", "sep", "hint"),
+    [
+        (["1.137", "2.456", "5"], "1,5", ";", "'2.456' is read as 2456.0; pass --dec"),
+        (["1.137 €", "5", "6"], "1,5", ";", "'1.137 €' is read as 1137.0; pass"),
+        (["1,137", "5", "6"], "1.5", ",", "--decimal ',' if it has decimals."),
+        (["1.137", "2.456,5", "5"], "1,5", ";", None),
+        (["1.137", "2.456.789", "5"], "1,5", ";", None),
+    ],
+)
+def test_ambiguous_groups_are_noted(tmp_path, cells, others, sep, hint):
+    quoted = [f'"{cell}"' for cell in cells]
+    columns = [quoted * 4, [f'"{others}"'] * N, texts(SIZES)]
+    table = read(tmp_path, lines_of(sep.join(["a", "b", "price"]), *columns, sep=sep))
+    notes = [note for note in table.notes if "is read as" in note]
+    assert len(notes) == (hint is not None)
+    assert all(hint in note for note in notes)
+
+
+@pytest.mark.parametrize(
     "text", ["", "1,2", "12,34.5", "1.2.3", "inf", "nan", "1e999", "0x1", "1_000", "٣"]
 )
 def test_other_text_is_no_number(text):
@@ -375,6 +424,10 @@ REFUSED = {
         "Pass --target with a column of numbers",
     ),
     "few rows": ("size,price\n" + "1,2\n" * 9, "has 9 rows with a target"),
+    "thousandths": (
+        lines_of("a;price", ["1,5", "2,5"] * 6, [f"0.0{s:02}" for s in SIZES], sep=";"),
+        "'price' has numbers such as '0.001', but the decimal sign",
+    ),
     "no features": ("price\n" + "1\n" * 12, "has no features besides"),
     "unknown target": (SIMPLE.replace("price", "cost"), "has no column 'price'. Pass"),
 }
