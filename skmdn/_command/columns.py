@@ -45,12 +45,15 @@ class Column:
         Type with which pandas reads it; None for what it finds itself.
     code : list of str
         Python that makes the parts of the column of pandas.
+    format : str
+        Format of its dates or times; empty for all else.
     """
 
     parts: dict[str, Any]
     note: str = ""
     dtype: str | None = None
     code: list[str] = field(default_factory=list)
+    format: str = ""
 
     @property
     def is_left_out(self) -> bool:
@@ -156,11 +159,12 @@ def as_category(name: str, cells: Cells, is_padded: bool = False) -> Column:
 def as_date(name: str, cells: Cells, format: str) -> Column:
     """Convert dates to days since 1970, the day of the year, the weekday and hours."""
     when = dates.parse(pd.Series(cells, dtype=object), format)
-    names = {part: f"{name} [{part}]" for part in dates.parts_of(when)}
+    names = {part: f"{name} [{part}]" for part in dates.parts_of(when, format)}
     n_strange = sum(cell is not None for cell in cells) - int(when.notna().sum())
-    note = f"{name} is a date ({format}), replaced by {', '.join(names.values())}."
+    kind = "date" if "days" in names else "time"
+    note = f"{name} is a {kind} ({format}), replaced by {', '.join(names.values())}."
     if n_strange:
-        note += f" {n_strange} cells that are no dates count as missing."
+        note += f" {n_strange} cells that are no {kind}s count as missing."
     return Column(
         {column: dates.PARTS[part].of(when).array for part, column in names.items()},
         note,
@@ -172,6 +176,7 @@ def as_date(name: str, cells: Cells, format: str) -> Column:
                 for part, column in names.items()
             ),
         ],
+        format,
     )
 
 

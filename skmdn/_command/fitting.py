@@ -34,7 +34,7 @@ def run_fit(options: argparse.Namespace) -> None:
     n_said = len(table.notes)
     # Before scores and pictures: if one of these fails, the fit is not lost.
     if options.save is not None:
-        save(estimator, options.save)
+        save(estimator, table.date_formats, options.save)
         say(f"Model: {options.save}")
     evaluation = evaluate(estimator, table, options.seed)
     say(*table.notes[n_said:])

@@ -18,7 +18,7 @@ from skmdn._command.errors import (
 )
 from skmdn._command.numerals import Convention
 from skmdn._command.reading import Cells, Hints, RawTable, read_raw
-from skmdn._command.storing import load
+from skmdn._command.storing import date_formats_of, load
 from skmdn._command.table import find_convention
 from skmdn._regressor import MDNRegressor
 
@@ -54,28 +54,30 @@ def _features(raw: RawTable, estimator: MDNRegressor, hints: Hints) -> Any:
         If columns are missing, or are not as those of the fit.
     """
     names = list(estimator.feature_names_in_)
-    origins = {name: _origin(name, raw) for name in names}
-    missing = [name for name, origin in origins.items() if origin is None]
+    formats = date_formats_of(estimator)
+    origins = {name: _origin(name, names, raw, formats) for name in names}
+    wanted = list(dict.fromkeys(base for base, _ in origins.values()))
+    missing = [base for base in wanted if base not in raw.columns]
     if missing:
         raise CommandError(
             f"{raw.path} has no column {', '.join(map(repr, missing))}. Give it the "
-            f"columns of the fit: {', '.join(names)}."
+            f"columns of the fit: {', '.join(wanted)}."
         )
     levels = {names[j]: each for j, each in estimator.feature_encoder_.levels.items()}
     texts = {name for name, each in levels.items() if any(map(_is_text, each))}
-    numbers = [name for name in names if name in raw.columns and name not in texts]
+    numbers = [name for name in names if not origins[name][1] and name not in texts]
     convention = find_convention(raw, numbers, hints)
     made: dict[str, Any] = {}
     times: dict[str, Any] = {}
-    for name in names:
-        cells = raw.columns.get(name)
-        if cells is None:
-            base, part = origins[name] or ("", "")
-            if base not in times:
-                times[base] = _times(base, raw.columns[base])
-            made[name] = dates.PARTS[part].of(times[base]).array
-        else:
+    for name, (base, part) in origins.items():
+        cells = raw.columns[base]
+        if not part:
             made |= _column(name, cells, convention, is_text=name in texts).parts
+            continue
+        if base not in times:
+            times[base], note = dates.parse_like(base, cells, formats.get(base, ""))
+            raw.notes += [note] if note else []
+        made[name] = dates.PARTS[part].of(times[base]).array
     return pd.DataFrame(made)
 
 
@@ -91,24 +93,20 @@ def _is_text(level: Any) -> bool:
     return isinstance(level, str)
 
 
-def _origin(name: str, raw: RawTable) -> tuple[str, str] | None:
-    """Return the column of a feature and the part of its dates; None without one."""
-    if name in raw.columns:
-        return name, ""
+def _origin(
+    name: str, names: list[str], raw: RawTable, formats: dict[str, str]
+) -> tuple[str, str]:
+    """Return the column of a feature, and which part of its dates or none.
+
+    Models of earlier releases have no formats: their names tell.
+    """
     base, _, part = name.removesuffix("]").rpartition(" [")
-    return (base, part) if base in raw.columns and part in dates.PARTS else None
-
-
-def _times(name: str, cells: Cells) -> Any:
-    """Return the times of a column."""
-    known = [cell for cell in cells if cell is not None]
-    format = dates.find_format(name, known)
-    if known and format is None:
-        raise CommandError(
-            f"Column {name!r} has dates in the fit, but {known[0]!r} here. Write dates "
-            "as 2024-12-31."
-        )
-    return dates.parse(pd.Series(cells, dtype=object), format or "ISO8601")
+    is_date = base in formats
+    if not formats and name not in raw.columns:
+        parts = {f"{base} [{other}]" for other in dates.PARTS if other != "hour"}
+        is_date = base in raw.columns or parts <= set(names)
+    is_part = name.endswith("]") and part in dates.PARTS
+    return (base, part) if is_date and is_part else (name, "")
 
 
 def _predict(estimator: MDNRegressor, X: Any, quantiles: list[float]) -> Any:

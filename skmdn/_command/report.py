@@ -14,6 +14,7 @@ import torch
 
 import skmdn
 from skmdn._command.evaluation import Evaluation
+from skmdn._command.storing import DATE_FORMATS
 from skmdn._command.table import Table
 
 DEPENDENCIES = ("numpy", "pandas", "scikit-learn", "scipy")
@@ -82,6 +83,7 @@ def write_json(
 def equivalent_python(table: Table, seed: int, model: Path | None) -> str:
     """Return the Python that reads the table, fits the estimator and saves it."""
     groups = f", groups=table[{table.group!r}]" if table.group is not None else ""
+    formats = table.date_formats
     return "\n".join(
         [
             "import pandas as pd",
@@ -89,6 +91,7 @@ def equivalent_python(table: Table, seed: int, model: Path | None) -> str:
             "from skmdn import MDNRegressor",
             *table.code,
             f"mdn = MDNRegressor(random_state={seed}).fit(X, y{groups})",
+            *([f"mdn.{DATE_FORMATS} = {formats!r}  # of predict"] if formats else []),
             f"skops.io.dump(mdn, {str(model or 'model.skops')!r})",
         ]
     )

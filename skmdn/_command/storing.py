@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from skmdn._command.errors import CommandError, one_line, warnings_as_notes
 from skmdn._regressor import MDNRegressor
 
+# Attribute of saved estimators.
+DATE_FORMATS = "date_formats_"
 TRUSTED = f"{MDNRegressor.__module__}.{MDNRegressor.__name__}"
 
 
@@ -28,9 +31,16 @@ def skops_io() -> Any:
     return skops.io
 
 
-def save(estimator: MDNRegressor, path: Path) -> None:
-    """Write a fitted estimator."""
+def save(estimator: MDNRegressor, date_formats: Mapping[str, str], path: Path) -> None:
+    """Write a fitted estimator, with the format of each column of dates of its file."""
+    if date_formats:
+        setattr(estimator, DATE_FORMATS, dict(date_formats))
     skops_io().dump(estimator, path)
+
+
+def date_formats_of(estimator: MDNRegressor) -> dict[str, str]:
+    """Return the formats that a model was saved with; releases before kept none."""
+    return dict(getattr(estimator, DATE_FORMATS, {}))
 
 
 def load(path: Path, notes: list[str]) -> MDNRegressor:

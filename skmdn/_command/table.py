@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Table:
         What was decided, a line each.
     group : str or None
         Name of the column of groups.
+    date_formats : dict of str
+        Format of each column of dates or times.
     """
 
     X: Any
@@ -47,6 +49,7 @@ class Table:
     code: list[str]
     notes: list[str]
     group: str | None = None
+    date_formats: dict[str, str] = field(default_factory=dict)
 
     @property
     def targets(self) -> list[str]:
@@ -121,7 +124,8 @@ def read_table(
     labels = np.array(raw.columns[group], dtype=object) if group else None
     code = _code(raw, {**y, **X}, list(made), targets, group)
     table = _with_targets(raw, frame, answers, labels, code)
-    return replace(table, group=group)
+    formats = {name: column.format for name, column in X.items() if column.format}
+    return replace(table, group=group, date_formats=formats)
 
 
 def find_convention(raw: RawTable, names: list[str], hints: Hints) -> Convention:

@@ -89,16 +89,22 @@ def test_predict_of_one_row_with_categories_that_look_like_numbers(table):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop(columns=["size", "sold"]), "no column 'size', 'sold [days]'"),
+        (
+            lambda t: t.drop(columns=["size", "sold"]),
+            "no column 'size', 'sold'. ",
+        ),
         (
             lambda t: t.assign(size=["wide", *["1"] * 59]),
             "'wide' in record 2. Pass --mi",
         ),
         (
             lambda t: t.assign(sold="soon"),
-            "'sold' has dates in the fit, but 'soon' here",
+            "'sold' has dates in the fit (ISO8601), but 'soon' here",
         ),
-        (lambda t: t.assign(sold="03/04/2024"), "Write dates as 2024-12-31"),
+        (
+            lambda t: t.assign(sold="03/04/2024"),
+            "Write dates as 2024-12-31.\n",
+        ),
     ],
 )
 def test_predict_refuses_other_columns(table, capsys, change, message):
@@ -109,6 +115,68 @@ def test_predict_refuses_other_columns(table, capsys, change, message):
     arguments = ["predict", "model.skops", "other.csv", "--out", "out.csv"]
     assert message in error_of(capsys, *arguments)
     assert not os.path.exists("out.csv")
+
+
+def sold(frame, cells):
+    """Return some rows of a frame without its targets, with other dates."""
+    return frame.drop(columns=["price", "cost"]).iloc[: len(cells)].assign(sold=cells)
+
+
+def predictions_of(frame):
+    """Return what the saved model predicts of the rows of a file."""
+    frame.to_csv("other.csv", index=False)
+    run("predict", "model.skops", "other.csv", "--out", "out.csv")
+    return pd.read_csv("out.csv").to_numpy()
+
+
+@pytest.fixture
+def british(table):
+    """Return a frame whose dates begin with the day, as the saved model knows."""
+    pytest.importorskip("skops")
+    frame = make_table()
+    frame["sold"] = frame["sold"].dt.strftime("%d/%m/%Y")
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price", "--drop", "cost", "--save", "model.skops")
+    return frame
+
+
+def test_predict_reads_dates_by_the_format_of_the_fit(british, capsys):
+    iso = predictions_of(sold(british, ["2024-04-03", "2024-06-05", None]))
+    capsys.readouterr()
+    ours = predictions_of(sold(british, ["03/04/2024", "05/06/2024", "00/00/0000"]))
+    np.testing.assert_array_equal(ours, iso)
+    assert "sold: 1 cells that are no dates count" in capsys.readouterr().out
+    ours = predictions_of(sold(british, ["03/04/2024 00:00", "05/06/2024 00:00", ""]))
+    np.testing.assert_array_equal(ours, iso)
+    american = predictions_of(sold(british, ["04/03/2024", "06/05/2024", "12/31/2024"]))
+    assert "sold is read as %m/%d/%Y; in the fit it was %d" in capsys.readouterr().out
+    np.testing.assert_array_equal(american[:2], iso[:2])
+
+
+def test_the_printed_python_keeps_the_formats(british, capsys):
+    io = pytest.importorskip("skops.io")
+    run("table.csv", "--target", "price", "--save", "model.skops")
+    code = python_in(capsys.readouterr().out)
+    assert open_model(io).date_formats_ == {"sold": "%d/%m/%Y"}
+    os.remove("model.skops")
+    exec(code, {})
+    assert open_model(io).date_formats_ == {"sold": "%d/%m/%Y"}
+
+
+def test_models_without_formats_detect_them_again(british, capsys):
+    io = pytest.importorskip("skops.io")
+    iso = predictions_of(sold(british, ["2024-04-23", "2024-06-05", None]))
+    mdn = open_model(io)
+    del mdn.date_formats_
+    io.dump(mdn, "model.skops")
+    ours = predictions_of(sold(british, ["23/04/2024", "05/06/2024", ""]))
+    np.testing.assert_array_equal(ours, iso)
+    capsys.readouterr()
+    sold(british, ["03/04/2024"]).to_csv("other.csv", index=False)
+    arguments = ["predict", "model.skops", "other.csv", "--out", "out.csv"]
+    assert "--drop" not in error_of(capsys, *arguments)
+    sold(british, ["soon"]).drop(columns="sold").to_csv("other.csv", index=False)
+    assert "has no column 'sold'. Give" in error_of(capsys, *arguments)
 
 
 def test_predict_trusts_nothing_else(table, capsys):

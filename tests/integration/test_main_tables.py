@@ -332,6 +332,11 @@ def test_one_of_several_targets_may_be_missing(tmp_path):
         ("%m/%d/%Y %H:%M:%S", 4),
         ("%d-%b-%Y", 3),
         ("%B %d, %Y", 3),
+        ("%m/%d/%y", 3),
+        ("%d/%m/%y", 3),
+        ("%d-%b-%y", 3),
+        ("%m/%d/%Y %I:%M %p", 4),
+        ("%d.%m.%Y %I:%M:%S %p", 4),
     ],
 )
 def test_dates_become_numbers(tmp_path, format, parts):
@@ -350,6 +355,20 @@ def test_dates_become_numbers(tmp_path, format, parts):
     if parts == 4:
         np.testing.assert_allclose(made["extra [hour]"], times.hour)
     assert table.X.iloc[-1, 1:].isna().all()
+
+
+@pytest.mark.parametrize("format", ["%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p"])
+def test_times_alone_become_hours(tmp_path, format):
+    times = pd.Timestamp("2024-01-20") + pd.to_timedelta(
+        [1.25 * size for size in SIZES], unit="h"
+    )
+    table = read(tmp_path, column_of([*times.strftime(format)[:-1], "?"]))
+    assert list(table.X.columns) == ["size", "extra [hour]"]
+    expected = [1.25 * size for size in SIZES[:-1]]
+    np.testing.assert_allclose(table.X["extra [hour]"][:-1], expected, rtol=1e-12)
+    assert np.isnan(table.X["extra [hour]"].iloc[-1])
+    note = f"extra is a time ({format}), replaced by extra [hour]."
+    assert note in table.notes
 
 
 # -- columns that are left out ---------------------------------------------------
@@ -398,6 +417,7 @@ def test_dropped_columns_and_groups_are_no_features(tmp_path):
 # -- what is refused -------------------------------------------------------------
 
 
+TWO_DIGITS = column_of(["03/04/24", "05/06/24", "01/02/24"] * (N // 3))
 AMBIGUOUS = column_of(["03/04/2024", "05/06/2024", "01/02/2024"] * (N // 3))
 STRAY = lines_of("size,price", ["7", "broken", *texts(SIZES[2:])], texts(SIZES))
 TWO_SIGNS = lines_of(
@@ -418,6 +438,7 @@ REFUSED = {
     "infinity": (STRAY.replace("broken", "inf"), "or --drop 'size'"),
     "two signs": (TWO_SIGNS, "'b' has numbers such as '2.5', but the decimal sign"),
     "ambiguous dates": (AMBIGUOUS, "'03/04/2024' may be %d/%m/%Y or %m/%d/%Y"),
+    "ambiguous years": (TWO_DIGITS, "'03/04/24' may be %d/%m/%y or %m/%d/%y"),
     "text": (SIMPLE.replace(".5", "x"), "Target 'price' contains text such as '"),
     "dates": (
         lines_of("size,price", texts(SIZES), ["2024-01-01", "2024-01-02"] * 6),
