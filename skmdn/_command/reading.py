@@ -155,10 +155,19 @@ def _without_separator_line(text: str) -> tuple[str, str | None]:
 
 
 def _split(text: str, sep: str) -> Iterator[list[str]]:
-    """Yield the records that are not blank."""
+    """Yield the records, which are the lines that are not blank.
+
+    In a file of one column, a blank line before the last record is a missing value.
+    """
+    width = n_blank = 0
     for record in csv.reader(io.StringIO(text, newline=""), delimiter=sep):
-        if len(record) > 1 or (record and record[0].strip()):
+        # A blank line has no cell, and an empty cell in quotes is one.
+        if len(record) > 1 or record == [""] or (record and record[0].strip()):
+            yield from [[""]] * n_blank
             yield record
+            width, n_blank = width or len(record), 0
+        elif width == 1:
+            n_blank += 1
 
 
 def _detect_separator(text: str) -> str:

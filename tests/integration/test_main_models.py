@@ -117,6 +117,22 @@ def test_predict_refuses_other_columns(table, capsys, change, message):
     assert not os.path.exists("out.csv")
 
 
+@pytest.mark.parametrize("quoted", [True, False])
+def test_predict_keeps_the_rows_of_one_column(table, quoted):
+    io = pytest.importorskip("skops.io")
+    frame = make_table()[["size", "price"]]
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price", "--save", "model.skops")
+    X = frame[["size"]].iloc[:12]  # the first and the tenth are missing
+    text = X.to_csv(index=False)
+    assert text.count('""') == 2
+    with open("one.csv", "w") as file:
+        file.write(text if quoted else text.replace('""', "") + "\n\n")
+    run("predict", "model.skops", "one.csv", "--out", "out.csv")
+    predicted = pd.read_csv("out.csv")["price"]
+    np.testing.assert_allclose(predicted, open_model(io).predict(X), rtol=1e-12)
+
+
 def sold(frame, cells):
     """Return some rows of a frame without its targets, with other dates."""
     return frame.drop(columns=["price", "cost"]).iloc[: len(cells)].assign(sold=cells)

@@ -431,6 +431,7 @@ REFUSED = {
     "two names": (SIMPLE.replace("size", "price"), "2 columns of the name 'price'"),
     "short record": (SIMPLE + "7\n", "record 14 has 1 cells, and the header 2"),
     "long record": (SIMPLE + '"7\n8",2,3\n', "record 14 has 3 cells"),
+    "quoted blank": (SIMPLE + '""\n', "record 14 has 1 cells"),
     "open quote": (SIMPLE + '"7,8\n', "record 14 has 1 cells"),
     "NUL": (SIMPLE.encode("utf-16-le"), "Pass --encoding utf-16"),
     "no text": (b"a,b\n\x81\x8d,1\n", "Pass --encoding"),
