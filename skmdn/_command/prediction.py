@@ -116,15 +116,30 @@ def _predict(estimator: MDNRegressor, X: Any, quantiles: list[float]) -> Any:
         "target" if density.n_outputs == 1 else f"target_{j}"
         for j in range(density.n_outputs)
     ]
-    return pd.DataFrame(dict(_columns(density, list(names), quantiles)))
+    values = _values(density, quantiles)
+    return pd.DataFrame(dict(zip(_labels(list(names), quantiles), values, strict=True)))
 
 
-def _columns(
-    density: Any, names: list[str], quantiles: list[float]
-) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    for j, name in enumerate(names):
+def _values(density: Any, quantiles: list[float]) -> Iterator[NDArray[np.float64]]:
+    for j in range(density.n_outputs):
         marginal = density.marginal(j)
-        yield name, np.ravel(marginal.mean())
-        yield f"{name}_std", np.ravel(marginal.std())
+        yield np.ravel(marginal.mean())
+        yield np.ravel(marginal.std())
         for level in quantiles:
-            yield f"{name}_q{level:g}", np.ravel(marginal.ppf(level))
+            yield np.ravel(marginal.ppf(level))
+
+
+def _labels(names: list[str], quantiles: list[float]) -> list[str]:
+    """Return the names of the columns of `_values`, all of them different.
+
+    If another output is called a_std, the standard deviation of a is a__std.
+    """
+    labels: list[str] = []
+    for name in names:
+        labels.append(name)
+        for suffix in ("std", *(f"q{level!r}" for level in quantiles)):
+            label = f"{name}_{suffix}"
+            while label in (*names, *labels):
+                label = label.removesuffix(suffix) + f"_{suffix}"
+            labels.append(label)
+    return labels

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from command_runs import command_frame, error_of, make_table, python_in, run
 from helpers import run_python
+from hypothesis import given
+from hypothesis import strategies as st
 
 pd = pytest.importorskip("pandas", reason="needs the extra 'cli'")
+
+from skmdn._command import prediction
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -131,6 +135,35 @@ def test_predict_keeps_the_rows_of_one_column(table, quoted):
     run("predict", "model.skops", "one.csv", "--out", "out.csv")
     predicted = pd.read_csv("out.csv")["price"]
     np.testing.assert_allclose(predicted, open_model(io).predict(X), rtol=1e-12)
+
+
+def test_predictions_have_a_column_each(table):
+    io = pytest.importorskip("skops.io")
+    names = ["price", "price_std"]
+    frame = make_table().rename(columns={"cost": names[1]}).drop(columns="sold")
+    frame.to_csv(table, index=False)
+    run(table, "--target", "price", "--target", "price_std", "--save", "model.skops")
+    levels = ["0.1234561", "0.1234562", "0.9999999"]
+    arguments = ["predict", "model.skops", table, "--out", "out.csv", "--quantiles"]
+    run(*arguments, *levels)
+    predicted = pd.read_csv("out.csv")
+    stds = ["price__std", "price_std_std"]
+    columns = [
+        [name, std, *(f"{name}_q{level}" for level in levels)]
+        for name, std in zip(names, stds, strict=True)
+    ]
+    assert list(predicted) == [*columns[0], *columns[1]]
+    X = pd.read_csv(table, dtype={"colour": "category", "shop": "category"})
+    density = open_model(io).predict_density(X[["size", "colour", "is new", "shop"]])
+    np.testing.assert_allclose(predicted[stds], density.std(), rtol=1e-9)
+    np.testing.assert_allclose(predicted[names], density.mean(), rtol=1e-9)
+
+
+@given(st.permutations(["a", "a_std", "a__std", "a_q0.5", "b"]))
+def test_labels_of_predictions_are_unique(names):
+    labels = prediction._labels(names, [0.5, 0.1 + 0.2, 0.3])
+    assert len(set(labels)) == len(labels) == 5 * len(names)
+    assert labels[::5] == names
 
 
 def sold(frame, cells):
