@@ -80,21 +80,24 @@ def as_feature(
     format = dates.find_format(name, known)
     if format:
         return as_date(name, cells, format)
-    numbers = [convention.number(cell) for cell in known]
-    n_numbers = sum(number is not None for number in numbers)
-    if n_numbers == len(known):
-        return as_number(name, cells, convention)
-    _refuse_other_signs(name, known, convention)
-    words = {c for c, number in zip(known, numbers, strict=True) if number is None}
-    is_numeric = n_numbers >= SHARE_OF_NUMBERS * len(known)
-    if is_numeric and len(words) <= MAX_STRAY_WORDS:
-        raise _stray_word(name, cells, words)
+    words = _words(known, convention)
+    n_numbers = len(known) - words.total()
+    if _is_numeric(known, words):
+        return as_number(name, cells, convention, can_drop=True)
+    _refuse_other_signs(name, known, words, convention, can_drop=True)
     n_levels = len(set(known))
     if n_levels > MAX_LEVELS and n_levels > len(known) / 2:
-        return Column(
+        column = Column(
             {}, f"{name} is left out: text, {n_levels} of {len(known)} differ."
         )
-    return as_category(name, cells, is_padded)
+    else:
+        column = as_category(name, cells, is_padded)
+    if n_numbers > len(known) / 2:
+        column.note += (
+            f" It has {n_numbers} numbers, but {_place(cells, words)}. Pass "
+            f"{_missing(words)} if it is to be of numbers."
+        )
+    return column
 
 
 def as_target(name: str, cells: Cells, convention: Convention) -> Column:
@@ -108,18 +111,23 @@ def as_target(name: str, cells: Cells, convention: Convention) -> Column:
     known = [cell for cell in cells if cell is not None]
     if _are_truths(known):
         return _truths(name, cells)
-    words = {cell for cell in known if convention.number(cell) is None}
-    if len(words) > MAX_STRAY_WORDS or len(words) > (1 - SHARE_OF_NUMBERS) * len(known):
-        _refuse_other_signs(name, known, convention)
+    words = _words(known, convention)
+    if not _is_numeric(known, words):
+        _refuse_other_signs(name, known, words, convention)
         raise CommandError(
-            f"Target {name!r} contains text such as {min(words)!r}. Pass --target with "
-            "a column of numbers."
+            f"Target {name!r} contains text: {_place(cells, words)}, in "
+            f"{words.total()} of {len(known)} cells. Pass --target with a column of "
+            "numbers, or write numbers for its words."
         )
     return as_number(name, cells, convention)
 
 
-def as_number(name: str, cells: Cells, convention: Convention) -> Column:
+def as_number(
+    name: str, cells: Cells, convention: Convention, can_drop: bool = False
+) -> Column:
     """Convert a column of numbers, NaN where a value is missing.
+
+    Errors suggest --drop if `can_drop`.
 
     Raises
     ------
@@ -129,10 +137,15 @@ def as_number(name: str, cells: Cells, convention: Convention) -> Column:
     known = [cell for cell in cells if cell is not None]
     if _are_truths(known):
         return _truths(name, cells)
-    numbers = [cell and convention.number(cell) for cell in cells]
-    words = {c for c, n in zip(cells, numbers, strict=True) if c and n is None}
+    words = _words(known, convention)
     if words:
-        raise _stray_word(name, cells, words)
+        _refuse_other_signs(name, known, words, convention, can_drop)
+        or_drop = f", or --drop {name!r}" if can_drop else ""
+        raise CommandError(
+            f"Column {name!r} has numbers, but {_place(cells, words)}. Pass "
+            f"{_missing(words)} if it means a missing value{or_drop}."
+        )
+    numbers = [cell and convention.number(cell) for cell in cells]
     column = Column({name: np.array(numbers, dtype=np.float64)})
     if not all(map(convention.is_plain, known)):
         column.dtype, column.code = "str", [_code_of_number(name, known, convention)]
@@ -227,29 +240,45 @@ def _code_of_number(name: str, known: Sequence[str], convention: Convention) -> 
     return f"table[{name!r}] = pd.to_numeric({code})"
 
 
-def _stray_word(name: str, cells: Cells, words: set[str]) -> CommandError:
-    """Return the error of words in a column of numbers."""
-    record, word = next((i, c) for i, c in enumerate(cells, start=2) if c in words)
-    n_cells = Counter(cells)[word]
+def _words(known: Sequence[str], convention: Convention) -> Counter[str]:
+    """Count the cells that are no numbers, in their order."""
+    return Counter(cell for cell in known if convention.number(cell) is None)
+
+
+def _is_numeric(known: Sequence[str], words: Counter[str]) -> bool:
+    """Tell whether cells are numbers but for a few words, which are errors then."""
+    are_few = words.total() <= (1 - SHARE_OF_NUMBERS) * len(known)
+    return are_few and len(words) <= MAX_STRAY_WORDS
+
+
+def _place(cells: Cells, words: Counter[str]) -> str:
+    """Return the first word, its record and how many more records have it."""
+    word, n_cells = next(iter(words.items()))
     more = f" and {n_cells - 1} more" if n_cells > 1 else ""
-    return CommandError(
-        f"Column {name!r} has numbers, but {word!r} in record {record}"
-        f"{more}. Pass --missing {word!r} if it means a missing value, or --drop "
-        f"{name!r}."
-    )
+    return f"{word!r} in record {cells.index(word) + 2}{more}"
+
+
+def _missing(words: Counter[str]) -> str:
+    """Return the options that make some words missing values."""
+    return " ".join(f"--missing {word!r}" for word in [*words][:MAX_STRAY_WORDS])
 
 
 def _refuse_other_signs(
-    name: str, known: Sequence[str], convention: Convention
+    name: str,
+    known: Sequence[str],
+    words: Counter[str],
+    convention: Convention,
+    can_drop: bool = False,
 ) -> None:
     """Raise an error if a column is of numbers with other signs than the file."""
-    sample = known[:1000]
+    sample = [*known[:1000], *[*words][:1000]]
     share = share_of_numbers(sample, convention)
     for other in CONVENTIONS:
         if share_of_numbers(sample, other) >= max(SHARE_OF_NUMBERS, share + 1e-9):
-            example = next(c for c in sample if convention.number(c) is None)
+            or_drop = f" or --drop {name!r}" if can_drop else ""
+            example = next(c for c in words if other.number(c) is not None)
             raise CommandError(
                 f"Column {name!r} has numbers such as {example!r}, but the decimal "
                 f"sign of this file is {convention.decimal!r}. Write all numbers "
-                f"alike, or pass --decimal {other.decimal!r} or --drop {name!r}."
+                f"alike, or pass --decimal {other.decimal!r}{or_drop}."
             )

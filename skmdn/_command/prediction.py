@@ -67,6 +67,7 @@ def _features(raw: RawTable, estimator: MDNRegressor, hints: Hints) -> Any:
     texts = {name for name, each in levels.items() if any(map(_is_text, each))}
     numbers = [name for name in names if not origins[name][1] and name not in texts]
     convention = find_convention(raw, numbers, hints)
+    raw.mark_numbers(hints.missing, convention)
     made: dict[str, Any] = {}
     times: dict[str, Any] = {}
     for name, (base, part) in origins.items():

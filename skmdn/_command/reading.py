@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skmdn._command.errors import CommandError, one_line
-from skmdn._command.numerals import is_numeral
+from skmdn._command.numerals import Convention, is_numeral
 
 SEPARATORS = ",;\t|"
 # Records by which the separator is detected.
@@ -77,6 +77,24 @@ class RawTable:
                     f"{self.path} has no column {name!r}. Pass {option} with one of "
                     f"{', '.join(self.columns)}."
                 )
+
+    def mark_numbers(self, markers: Iterable[str], convention: Convention) -> None:
+        """Mark cells that are the numbers of markers: -999.0 for -999, as pandas does.
+
+        This needs the signs of numbers, and so is done after their detection.
+        """
+        numbers = {convention.number(marker.strip()) for marker in markers} - {None}
+        found = Counter[str]()
+        for cells in self.columns.values() if numbers else ():
+            for row, cell in enumerate(cells):
+                if cell is not None and convention.number(cell) in numbers:
+                    cells[row] = None
+                    found[cell] += 1
+        if found:
+            # pandas compares text where it does not read numbers.
+            self.options["na_values"] = [*self.options.get("na_values", []), *found]
+        for cell, count in found.items():
+            self.notes.append(f"{cell!r} counts as missing: {count} cells.")
 
 
 def read_raw(path: Path, hints: Hints) -> RawTable:

@@ -17,6 +17,8 @@ from skmdn._command.reading import Hints, RawTable, read_raw
 from skmdn.datasets import load_geyser
 
 MIN_ROWS = 10
+# Notes of columns that are left out, in the error that no column is left.
+MAX_NOTES = 5
 
 
 @dataclass
@@ -107,6 +109,7 @@ def read_table(
     unused = {*targets, *(drop or []), group}
     features = [name for name in raw.columns if name not in unused]
     convention = find_convention(raw, [*targets, *features], hints)
+    raw.mark_numbers(hints.missing, convention)
     y = {
         name: columns.as_target(name, raw.columns[name], convention) for name in targets
     }
@@ -115,8 +118,14 @@ def read_table(
         part: values for column in X.values() for part, values in column.parts.items()
     }
     if not made:
+        notes = [column.note for column in X.values()][:MAX_NOTES]
         raise CommandError(
-            f"{path} has no features besides --target, --drop and --group."
+            " ".join(
+                [
+                    f"{path} has no features besides --target, --drop and --group.",
+                    *notes,
+                ]
+            )
         )
     raw.notes += [column.note for column in (*y.values(), *X.values()) if column.note]
     frame = pd.DataFrame(made)

@@ -99,7 +99,7 @@ def test_predict_of_one_row_with_categories_that_look_like_numbers(table):
         ),
         (
             lambda t: t.assign(size=["wide", *["1"] * 59]),
-            "'wide' in record 2. Pass --mi",
+            "'wide' in record 2. Pass --missing 'wide' if it means a missing value.\n",
         ),
         (
             lambda t: t.assign(sold="soon"),

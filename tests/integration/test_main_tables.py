@@ -11,6 +11,7 @@ pd = pytest.importorskip("pandas", reason="needs the extra 'cli'")
 
 from skmdn import __main__ as command
 from skmdn._command import numerals
+from skmdn._command.errors import CommandError
 from skmdn._command.reading import Hints
 from skmdn._command.table import read_table
 
@@ -300,6 +301,22 @@ def test_further_marker(tmp_path):
     assert table.X["extra"].isna().sum() == N // 3
 
 
+@pytest.mark.parametrize("marker", ["-999", "-999.0", " -999.00"])
+@pytest.mark.parametrize(
+    "cells", [["-999", "7"], ["-999.0", "7.5"], ["-999.00", "$7"], ["-9.99e2", "a"]]
+)
+def test_markers_that_are_numbers_are_compared_as_numbers(tmp_path, cells, marker):
+    cells = [*cells, "8", "9"] * (N // 4)
+    table = read(tmp_path, column_of(cells), missing=(marker,))
+    assert table.X["extra"].isna().tolist() == [True, False, False, False] * (N // 4)
+
+
+def test_markers_with_a_decimal_comma(tmp_path):
+    content = column_of(["-999,00", "7,5", "1.250,0"] * (N // 3), sep=";", point=",")
+    table = read(tmp_path, content, missing=("-999",))
+    np.testing.assert_array_equal(table.X["extra"], [np.nan, 7.5, 1250] * (N // 3))
+
+
 def test_rows_without_a_target_are_left_out(tmp_path):
     content = SIMPLE + "99,\n98,?\n"
     table = read(tmp_path, content)
@@ -414,6 +431,22 @@ def test_dropped_columns_and_groups_are_no_features(tmp_path):
     assert set(table.groups) == {"x", "y", "z"}
 
 
+@pytest.mark.parametrize("n_levels", [12, 60])
+def test_words_among_numbers_are_noted(tmp_path, n_levels):
+    values = [str(100 + i % n_levels) for i in range(60)]
+    values[2::5] = [f"w{i // 2}" for i in range(12)]
+    size = texts((7 * i) % 60 for i in range(60))
+    content = lines_of("size,extra,price", size, values, size)
+    (note,) = read(tmp_path, content).notes
+    what = "is left out: text, 54 of 60" if n_levels == 60 else "is a category"
+    assert note.startswith(f"extra {what}")
+    assert "It has 48 numbers, but 'w0' in record 4 and 1 more. Pass --missing" in note
+    options = ("w0", "w1", "w2", "w3", "w4")
+    assert note.count("--missing") == len(options)
+    with pytest.raises(CommandError, match="but 'w5' in record 54 and 1 more"):
+        read(tmp_path, content, missing=options)
+
+
 # -- what is refused -------------------------------------------------------------
 
 
@@ -440,12 +473,35 @@ REFUSED = {
     "two signs": (TWO_SIGNS, "'b' has numbers such as '2.5', but the decimal sign"),
     "ambiguous dates": (AMBIGUOUS, "'03/04/2024' may be %d/%m/%Y or %m/%d/%Y"),
     "ambiguous years": (TWO_DIGITS, "'03/04/24' may be %d/%m/%y or %m/%d/%y"),
-    "text": (SIMPLE.replace(".5", "x"), "Target 'price' contains text such as '"),
+    "text": (
+        SIMPLE.replace(".5", "x"),
+        "Target 'price' contains text: '1x' in record 2",
+    ),
     "dates": (
         lines_of("size,price", texts(SIZES), ["2024-01-01", "2024-01-02"] * 6),
         "Pass --target with a column of numbers",
     ),
     "few rows": ("size,price\n" + "1,2\n" * 9, "has 9 rows with a target"),
+    "yes or no": (
+        lines_of("size,price", texts(SIZES), ["yes", "no"] * 6),
+        "'price' contains text: 'yes' in record 2 and 5 more, in 12 of 12 cells. Pass "
+        "--target with",
+    ),
+    "stray word of the target": (
+        lines_of("size,price", texts(SIZES), [*texts(SIZES[1:]), "soon"]),
+        "but 'soon' in record 13. Pass --missing 'soon' if it means a missing value.\n",
+    ),
+    "points among commas": (
+        lines_of(
+            "a;price", ["0,5"] * N, [*(f"{s}.137" for s in SIZES[1:]), "1.6"], sep=";"
+        ),
+        "'price' has numbers such as '1.6', but the decimal sign of this file is ','. "
+        "Write all numbers alike, or pass --decimal '.'.\n",
+    ),
+    "only text": (
+        lines_of("a,price", [f"word {i}" for i in range(60)], texts(range(5, 65))),
+        "and --group. a is left out: text, 60 of 60 differ.\n",
+    ),
     "thousandths": (
         lines_of("a;price", ["1,5", "2,5"] * 6, [f"0.0{s:02}" for s in SIZES], sep=";"),
         "'price' has numbers such as '0.001', but the decimal sign",
