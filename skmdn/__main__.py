@@ -11,7 +11,7 @@ import argparse
 import io
 import sys
 
-from skmdn._command.errors import CommandError, one_line
+from skmdn._command.errors import CommandError, one_line, without_breaks
 from skmdn._command.parser import parse
 
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         _run(options)
     except CommandError as exc:
-        print(f"skmdn: {exc}", file=sys.stderr)
+        print(f"skmdn: {without_breaks(str(exc))}", file=sys.stderr)
         return 2
     except OSError as exc:  # such as a full disk
         print(f"skmdn: {one_line(exc)}. Pass another file.", file=sys.stderr)

@@ -22,7 +22,7 @@ from skmdn._command.numerals import (
     share_of_numbers,
     signs_of,
 )
-from skmdn._command.reading import Cells
+from skmdn._command.reading import UNNAMED, Cells
 
 # Other words than these may be in a column of numbers: it is a column of text then.
 MAX_STRAY_WORDS = 5
@@ -194,9 +194,10 @@ def as_date(name: str, cells: Cells, format: str) -> Column:
 
 
 def is_row_number(name: str, column: Column, cells: Cells) -> bool:
-    """Tell whether a column counts the rows from 0 or 1, or rises and is named so.
+    """Tell whether a column counts the rows from 0 or 1, or is named so.
 
-    A year or a day can rise from row to row, too.
+    It rises or falls then, since a year or a day can rise from row to row, too. A
+    column without a name, as pandas writes the index, can be in any order.
     """
     if len(column.parts) != 1 or not all(c and c.lstrip("+-").isdigit() for c in cells):
         return False
@@ -206,6 +207,8 @@ def is_row_number(name: str, column: Column, cells: Cells) -> bool:
     steps = np.diff(values)
     if values[0] in (0, 1) and (steps == 1).all():
         return True
+    if re.fullmatch(UNNAMED.format("[0-9]+"), name):
+        return len(set(values)) == len(values)
     is_named = re.search(r"(^|[\W_])(id|no|nr|index|key|row|number)$", name.lower())
     return is_named is not None and bool((steps > 0).all() or (steps < 0).all())
 

@@ -16,6 +16,11 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def without_breaks(text: str) -> str:
+    """Return a text whose line breaks, such as those of a name, are spaces."""
+    return " ".join(text.splitlines())
+
+
 @contextmanager
 def warnings_as_notes(notes: list[str]) -> Iterator[None]:
     """Append each warning of a block to the notes, once and in one line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from skmdn._command.errors import without_breaks
 from skmdn._command.evaluation import evaluate, fit
 from skmdn._command.pictures import draw
 from skmdn._command.reading import Hints
@@ -25,19 +26,20 @@ def run_fit(options: argparse.Namespace) -> None:
         if lines and not options.quiet:
             print(*lines, sep="\n", flush=True)
 
-    say(f"{n_rows} rows, {n_features} features; target: {', '.join(table.targets)}.")
-    say(*table.notes)
+    targets = without_breaks(", ".join(table.targets))
+    say(f"{n_rows} rows, {n_features} features; target: {targets}.")
+    say(*map(without_breaks, table.notes))
     n_said = len(table.notes)
     say("Fitting; the scores are of rows that the networks did not see.")
     estimator = fit(table, options.seed)
-    say(*table.notes[n_said:])
+    say(*map(without_breaks, table.notes[n_said:]))
     n_said = len(table.notes)
     # Before scores and pictures: if one of these fails, the fit is not lost.
     if options.save is not None:
         save(estimator, table.date_formats, options.save)
         say(f"Model: {options.save}")
     evaluation = evaluate(estimator, table, options.seed)
-    say(*table.notes[n_said:])
+    say(*map(without_breaks, table.notes[n_said:]))
     print(*table_of_scores(evaluation, len(table.targets)), sep="\n", flush=True)
     say("")
     if options.json is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -121,7 +120,7 @@ def _check_reading(options: argparse.Namespace) -> None:
         )
     if options.encoding is not None:
         try:
-            codecs.lookup(options.encoding)
+            "a".encode(options.encoding)  # base64 is known, but is no text encoding
         except (LookupError, ValueError):
             raise CommandError(
                 f"--encoding {options.encoding!r} is unknown. Pass --encoding latin-1, "

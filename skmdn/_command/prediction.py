@@ -15,6 +15,7 @@ from skmdn._command.errors import (
     CommandError,
     errors_of_the_estimator,
     warnings_as_notes,
+    without_breaks,
 )
 from skmdn._command.numerals import Convention
 from skmdn._command.reading import Cells, Hints, RawTable, read_raw
@@ -41,7 +42,8 @@ def run_predict(options: argparse.Namespace) -> None:
     out = pd.concat(predicted, ignore_index=True)
     out.to_csv(options.out, index=False)
     if not options.quiet:
-        print(*raw.notes, *notes, sep="\n", end="\n" if raw.notes + notes else "")
+        for note in raw.notes + notes:
+            print(without_breaks(note))
         print(f"{len(out)} rows predicted: {options.out}")
 
 

@@ -17,6 +17,8 @@ from skmdn._command.errors import CommandError, one_line
 from skmdn._command.numerals import Convention, is_numeral
 
 SEPARATORS = ",;\t|"
+# Name of a column without one, as pandas gives it.
+UNNAMED = "Unnamed: {}"
 # Records by which the separator is detected.
 N_DETECTION = 100
 # The markers of missing values that pandas.read_csv has.
@@ -233,7 +235,7 @@ def _names(path: Path, header: list[str]) -> list[str]:
             f"{path} has no header: its first record is all numbers. Put a line with "
             "the names of the columns before it."
         )
-    names = [name or f"Unnamed: {number}" for number, name in enumerate(given)]
+    names = [name or UNNAMED.format(number) for number, name in enumerate(given)]
     (name, count), *_ = Counter(names).most_common(1)
     if count > 1:
         raise CommandError(

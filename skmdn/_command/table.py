@@ -114,6 +114,7 @@ def read_table(
         name: columns.as_target(name, raw.columns[name], convention) for name in targets
     }
     X = _features(raw, features, convention)
+    _check_names({**y, **X}, group)
     made = {
         part: values for column in X.values() for part, values in column.parts.items()
     }
@@ -135,6 +136,24 @@ def read_table(
     table = _with_targets(raw, frame, answers, labels, code)
     formats = {name: column.format for name, column in X.items() if column.format}
     return replace(table, group=group, date_formats=formats)
+
+
+def _check_names(found: dict[str, columns.Column], group: str | None) -> None:
+    """Check that no other column has the name of a part of dates.
+
+    Raises
+    ------
+    CommandError
+        If one has.
+    """
+    used = {name for name, column in found.items() if column.parts} | {group}
+    for name, column in found.items():
+        for part in column.parts if column.format else ():
+            if part in used:
+                raise CommandError(
+                    f"Column {part!r} has the name of a part of the dates {name!r}. "
+                    f"Rename it, or pass --drop {name!r}."
+                )
 
 
 def find_convention(raw: RawTable, names: list[str], hints: Hints) -> Convention:

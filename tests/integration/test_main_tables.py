@@ -1,74 +1,19 @@
-"""Awkward CSV files: read as pandas reads them by the printed code, or refused."""
+"""Awkward CSV files: read as pandas reads them by the printed code."""
 
 import codecs
 
 import numpy as np
 import pytest
+from command_files import ROWS, SIMPLE, SIZES, N, column_of, lines_of, read, texts
 from hypothesis import given
 from hypothesis import strategies as st
 
 pd = pytest.importorskip("pandas", reason="needs the extra 'cli'")
 
-from skmdn import __main__ as command
 from skmdn._command import numerals
 from skmdn._command.errors import CommandError
 from skmdn._command.reading import Hints
 from skmdn._command.table import read_table
-
-N = 12
-ROWS = range(N)
-# Integers that neither rise nor fall.
-SIZES = [(7 * i) % N + 1 for i in ROWS]
-
-
-def lines_of(header, *columns, sep=","):
-    """Return the text of a file, of columns of text."""
-    return "\n".join([header, *map(sep.join, zip(*columns, strict=True))]) + "\n"
-
-
-def texts(values):
-    return [str(value) for value in values]
-
-
-SIMPLE = lines_of("size,price", texts(SIZES), texts(i * i + 0.5 for i in SIZES))
-
-
-def write(folder, content):
-    path = folder / "table.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def read(folder, content, targets=("price",), drop=(), group=None, **hints):
-    """Read a file, and check that the printed Python makes the same of it."""
-    path = write(folder, content)
-    table = read_table(path, list(targets), list(drop), group, Hints(**hints))
-    names = {"pd": pd}
-    exec("\n".join(table.code), names)
-    theirs = names["X"].reset_index(drop=True)
-    assert list(theirs.columns) == list(table.X.columns)
-    for name, ours in table.X.items():
-        is_category = ours.dtype == "category"
-        assert (theirs[name].dtype == "category") == is_category, name
-        kind = object if is_category else float
-        np.testing.assert_array_equal(
-            theirs[name].astype(kind).where(theirs[name].notna(), None),
-            ours.astype(kind).where(ours.notna(), None),
-        )
-    np.testing.assert_allclose(np.asarray(names["y"], float), np.asarray(table.y))
-    return table
-
-
-def column_of(values, **options):
-    """Return a file with a column of given cells beside the sizes and the prices."""
-    sep = options.pop("sep", ",")
-    quoted = [f'"{value}"' if sep in value else value for value in values]
-    price = [f"{size}{options.get('point', '.')}5" for size in SIZES]
-    price = [f'"{cell}"' if sep in cell else cell for cell in price]
-    return lines_of(
-        sep.join(["size", "extra", "price"]), texts(SIZES), quoted, price, sep=sep
-    )
-
 
 # -- encodings and separators ----------------------------------------------------
 
@@ -413,6 +358,17 @@ def test_row_numbers_names_and_empty_columns_are_left_out(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("first", [0, 1, 100])
+def test_the_index_of_shuffled_rows_is_left_out(tmp_path, first):
+    index = [(5 * i) % N + first for i in ROWS]
+    size = ["3", "1"] * (N // 2)
+    table = read(tmp_path, lines_of(",size,price", texts(index), size, texts(SIZES)))
+    assert list(table.X.columns) == ["size"]
+    assert table.notes == ["Unnamed: 0 is left out: it numbers the rows."]
+    table = read(tmp_path, lines_of(",size,price", size, texts(index), texts(SIZES)))
+    assert list(table.X.columns) == ["Unnamed: 0", "size"]
+
+
 def test_a_rising_column_is_kept_if_it_is_the_only_one(tmp_path):
     content = lines_of("year,price", texts(range(2000, 2000 + N)), texts(SIZES))
     assert list(read(tmp_path, content).X.columns) == ["year"]
@@ -445,109 +401,3 @@ def test_words_among_numbers_are_noted(tmp_path, n_levels):
     assert note.count("--missing") == len(options)
     with pytest.raises(CommandError, match="but 'w5' in record 54 and 1 more"):
         read(tmp_path, content, missing=options)
-
-
-# -- what is refused -------------------------------------------------------------
-
-
-TWO_DIGITS = column_of(["03/04/24", "05/06/24", "01/02/24"] * (N // 3))
-AMBIGUOUS = column_of(["03/04/2024", "05/06/2024", "01/02/2024"] * (N // 3))
-STRAY = lines_of("size,price", ["7", "broken", *texts(SIZES[2:])], texts(SIZES))
-TWO_SIGNS = lines_of(
-    "a;b;price", ["1,5"] * N, ["2.5"] * N, [f"{size},5" for size in SIZES], sep=";"
-)
-REFUSED = {
-    "empty": ("", "is empty. Give it a header and rows"),
-    "blank": ("\n \n", "is empty"),
-    "header only": ("size,price\n", "has a header only. Give it rows"),
-    "no header": (SIMPLE.split("\n", 1)[1], "has no header: its first record"),
-    "two names": (SIMPLE.replace("size", "price"), "2 columns of the name 'price'"),
-    "short record": (SIMPLE + "7\n", "record 14 has 1 cells, and the header 2"),
-    "long record": (SIMPLE + '"7\n8",2,3\n', "record 14 has 3 cells"),
-    "quoted blank": (SIMPLE + '""\n', "record 14 has 1 cells"),
-    "open quote": (SIMPLE + '"7,8\n', "record 14 has 1 cells"),
-    "NUL": (SIMPLE.encode("utf-16-le"), "Pass --encoding utf-16"),
-    "no text": (b"a,b\n\x81\x8d,1\n", "Pass --encoding"),
-    "stray word": (STRAY, "'broken' in record 3. Pass --missing 'broken'"),
-    "infinity": (STRAY.replace("broken", "inf"), "or --drop 'size'"),
-    "two signs": (TWO_SIGNS, "'b' has numbers such as '2.5', but the decimal sign"),
-    "ambiguous dates": (AMBIGUOUS, "'03/04/2024' may be %d/%m/%Y or %m/%d/%Y"),
-    "ambiguous years": (TWO_DIGITS, "'03/04/24' may be %d/%m/%y or %m/%d/%y"),
-    "text": (
-        SIMPLE.replace(".5", "x"),
-        "Target 'price' contains text: '1x' in record 2",
-    ),
-    "dates": (
-        lines_of("size,price", texts(SIZES), ["2024-01-01", "2024-01-02"] * 6),
-        "Pass --target with a column of numbers",
-    ),
-    "few rows": ("size,price\n" + "1,2\n" * 9, "has 9 rows with a target"),
-    "yes or no": (
-        lines_of("size,price", texts(SIZES), ["yes", "no"] * 6),
-        "'price' contains text: 'yes' in record 2 and 5 more, in 12 of 12 cells. Pass "
-        "--target with",
-    ),
-    "stray word of the target": (
-        lines_of("size,price", texts(SIZES), [*texts(SIZES[1:]), "soon"]),
-        "but 'soon' in record 13. Pass --missing 'soon' if it means a missing value.\n",
-    ),
-    "points among commas": (
-        lines_of(
-            "a;price", ["0,5"] * N, [*(f"{s}.137" for s in SIZES[1:]), "1.6"], sep=";"
-        ),
-        "'price' has numbers such as '1.6', but the decimal sign of this file is ','. "
-        "Write all numbers alike, or pass --decimal '.'.\n",
-    ),
-    "only text": (
-        lines_of("a,price", [f"word {i}" for i in range(60)], texts(range(5, 65))),
-        "and --group. a is left out: text, 60 of 60 differ.\n",
-    ),
-    "thousandths": (
-        lines_of("a;price", ["1,5", "2,5"] * 6, [f"0.0{s:02}" for s in SIZES], sep=";"),
-        "'price' has numbers such as '0.001', but the decimal sign",
-    ),
-    "no features": ("price\n" + "1\n" * 12, "has no features besides"),
-    "unknown target": (SIMPLE.replace("price", "cost"), "has no column 'price'. Pass"),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
-def test_errors_are_one_line(tmp_path, capsys, content, message):
-    assert command.main([str(write(tmp_path, content)), "--target", "price"]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("skmdn: ")
-    assert error.count("\n") == 1
-
-
-GROUPED = lines_of(
-    "size,shop,price", texts(SIZES), [*"abcde" * 2, "a", ""], texts(SIZES)
-)
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "message"),
-    [
-        (GROUPED, ["--group", "shop"], "--group is empty in record 13"),
-        (GROUPED, ["--group", "size "], "no column 'size '. Pass --group with one of"),
-        (GROUPED, ["--drop", "cost"], "no column 'cost'. Pass --drop with one of"),
-        (GROUPED, ["--drop", "size", "--drop", "shop"], "has no features besides"),
-        (SIMPLE + "1,\n", ["--target", "other"], "no column 'other'"),
-        (
-            GROUPED.replace("b", "x"),
-            ["--encoding", "utf-16"],
-            "cannot be read as utf-16",
-        ),
-    ],
-)
-def test_errors_of_options(tmp_path, capsys, content, options, message):
-    path = str(write(tmp_path, content))
-    assert command.main([path, "--target", "price", *options]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-
-
-def test_a_remedy_that_an_error_names_works(tmp_path):
-    table = read(tmp_path, STRAY, missing=("broken",))
-    assert table.X["size"].isna().sum() == 1
