@@ -104,13 +104,13 @@ def detect(
     decimal : str or None
         Decimal sign, if it is known.
     sep : str
-        Separator of the file. With a semicolon, of equally good conventions that
-        without thousands wins, and then that with a decimal comma.
+        Separator of the file. With a semicolon, commas may be decimal signs: of equally
+        good conventions one without thousands wins.
     """
     samples = [cells[:: 1 + len(cells) // N_DETECTION] for cells in columns]
     candidates = [c for c in CONVENTIONS if decimal in (None, c.decimal)]
     if sep == ";":
-        candidates.sort(key=lambda c: (c.thousands != "", c.decimal != ","))
+        candidates.sort(key=lambda c: c.thousands != "")
 
     def count(convention: Convention) -> int:
         return sum(_count_numbers(sample, convention) for sample in samples)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skmdn._command.errors import CommandError, one_line
-from skmdn._command.numerals import Convention, is_numeral
+from skmdn._command.numerals import POINT, Convention, is_numeral
 
 SEPARATORS = ",;\t|"
 # Name of a column without one, as pandas gives it.
@@ -55,8 +55,8 @@ class RawTable:
         Options of `pandas.read_csv` that differ from its defaults.
     notes : list of str
         What was decided, a line each.
-    padded : set of str
-        Columns with spaces around known cells.
+    padded : dict of set
+        Known cells with spaces around them, of each column that has such cells.
     """
 
     path: Path
@@ -64,7 +64,7 @@ class RawTable:
     columns: dict[str, Cells]
     options: dict[str, Any]
     notes: list[str]
-    padded: set[str] = field(default_factory=set)
+    padded: dict[str, set[str]] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -83,18 +83,26 @@ class RawTable:
     def mark_numbers(self, markers: Iterable[str], convention: Convention) -> None:
         """Mark cells that are the numbers of markers: -999.0 for -999, as pandas does.
 
-        This needs the signs of numbers, and so is done after their detection.
+        This needs the signs of numbers, and so is done after their detection. Markers
+        may have a decimal point in any file, and pandas looks for both spellings.
         """
-        numbers = {convention.number(marker.strip()) for marker in markers} - {None}
+        read = (convention.number, POINT.number)
+        numbers = {number(marker.strip()) for marker in markers for number in read}
+        numbers -= {None}
+        spellings = set(map(str, numbers))
         found = Counter[str]()
         for cells in self.columns.values() if numbers else ():
             for row, cell in enumerate(cells):
-                if cell is not None and convention.number(cell) in numbers:
+                if cell is None:
+                    continue
+                if cell in spellings or convention.number(cell) in numbers:
                     cells[row] = None
                     found[cell] += 1
         if found:
-            # pandas compares text where it does not read numbers.
-            self.options["na_values"] = [*self.options.get("na_values", []), *found]
+            # pandas compares text, with its spaces, where it does not read numbers.
+            padded = set().union(*self.padded.values())
+            texts = [*found, *sorted(t for t in padded if t.strip() in found)]
+            self.options["na_values"] = [*self.options.get("na_values", []), *texts]
         for cell, count in found.items():
             self.notes.append(f"{cell!r} counts as missing: {count} cells.")
 
@@ -283,7 +291,7 @@ def _mark_missing(
                 continue
             cells.append(cell)
             if len(cell) < len(given):
-                table.padded.add(name)
+                table.padded.setdefault(name, set()).add(given)
         table.columns[name] = cells
     table.options["na_values"] = list(unknown_to_pandas)
     counts = Counter[str]()

@@ -74,7 +74,7 @@ REFUSED = {
     ),
     "thousandths": (
         lines_of("a;price", ["1,5", "2,5"] * 6, [f"0.0{s:02}" for s in SIZES], sep=";"),
-        "'price' has numbers such as '0.001', but the decimal sign",
+        "has numbers such as '1,5', but the decimal sign of this file is '.'",
     ),
     "no features": ("price\n" + "1\n" * 12, "has no features besides"),
     "unknown target": (SIMPLE.replace("price", "cost"), "has no column 'price'. Pass"),

@@ -248,12 +248,29 @@ def test_further_marker(tmp_path):
 
 @pytest.mark.parametrize("marker", ["-999", "-999.0", " -999.00"])
 @pytest.mark.parametrize(
-    "cells", [["-999", "7"], ["-999.0", "7.5"], ["-999.00", "$7"], ["-9.99e2", "a"]]
+    "cells",
+    [
+        ["-999", "7"],
+        ["-999.0", "7.5"],
+        ["-999.00", "$7"],
+        ["-9.99e2", "a"],
+        [" -999.0 ", "$7"],
+    ],
 )
 def test_markers_that_are_numbers_are_compared_as_numbers(tmp_path, cells, marker):
     cells = [*cells, "8", "9"] * (N // 4)
     table = read(tmp_path, column_of(cells), missing=(marker,))
     assert table.X["extra"].isna().tolist() == [True, False, False, False] * (N // 4)
+
+
+@pytest.mark.parametrize("marker", ["-999", "-999.0"])
+def test_markers_are_numbers_in_text_too(tmp_path, marker):
+    """A point in a marker does not depend on the decimal sign of the file."""
+    extra = ["-999.0", "a", "b"] * (N // 3)
+    content = column_of(extra, sep=";", point=",").replace(";2,5", ";-999")
+    table = read(tmp_path, content, missing=(marker,))
+    assert table.X["extra"].isna().sum() == N // 3
+    assert len(table.y) == N - 1  # without the row whose target is -999
 
 
 def test_markers_with_a_decimal_comma(tmp_path):
