@@ -20,8 +20,8 @@ PROVENANCE = (
     *("skmdn", "commit", "date", "python", "torch", "scikit_learn"),
     *("machine", "threads", "seconds"),
 )
-LOWER_IS_BETTER = ("nll", "crps", "rmse", "ibs", "c2st")
-HIGHER_IS_BETTER = ("log_lik", "log_cell")
+LOWER_IS_BETTER = ("nll", "crps", "rmse", "ibs", "c2st", "gap")
+HIGHER_IS_BETTER = ("log_lik", "log_cell", "reached")
 # Columns that number the repetitions of a measurement; the first in the file is used.
 REPETITIONS = ("fold", "repetition", "observation", "split", "seed")
 
