@@ -445,8 +445,8 @@ def main() -> None:
             f"unknown peer: {', '.join(sorted(unknown))}; known peers are "
             f"{', '.join(PEERS)}, treeffuser"
         )
-    if options.sets == ["several"]:
-        options.sets = SEVERAL
+    groups = {"several": SEVERAL}
+    options.sets = [n for part in options.sets for n in groups.get(part, [part])]
     torch.set_num_threads(options.threads)
     print(machine(options.threads))
     if not options.report:

@@ -305,11 +305,9 @@ def with_codes(X: Any, columns: Sequence[int]) -> tuple[Any, Coded]:
     columns : sequence of int
         Their positions; X may have fewer columns, which is refused later.
     """
-    if len(columns):
-        n_columns = X.shape[1] if is_frame(X) or np.ndim(X) == 2 else 0
-        columns = [j for j in columns if j < n_columns]
-    if not columns:
+    if not len(columns) or not (is_frame(X) or np.ndim(X) == 2):
         return X, {}
+    columns = [j for j in columns if j < X.shape[1]]
     coded: dict[int, Sequence[Level | None]] = {}
     if is_frame(X):
         given = [column for _, column in columns_of(X)]
