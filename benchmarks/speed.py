@@ -334,7 +334,8 @@ def prediction(options: argparse.Namespace) -> None:
         },
         options.repeats,
     )
-    options.results.append_medians("prediction", f"{options.rows} rows", seconds)
+    case = f"{options.rows} rows"
+    options.results.append_medians("prediction", case, seconds, peak)
     print(f"\n{options.rows} rows, defaults: products {seconds['products']:.1f} s")
     for name in ("score_samples", "predict"):
         ratio = seconds[name] / seconds["products"]
