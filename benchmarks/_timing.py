@@ -1,10 +1,11 @@
-"""Timing of the benchmarks."""
+"""Time and memory of the benchmarks."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def time_in_turn(
@@ -35,3 +36,22 @@ class Clock:
 
     def wall(self) -> float:
         return time.perf_counter() - self.wall_start
+
+
+def resident_memory() -> float:
+    """Return the resident memory of this process, in MiB (Linux)."""
+    return _memory("VmRSS")
+
+
+def peak_memory() -> float:
+    """Return the peak resident memory of this process, in MiB (Linux).
+
+    The value of `getrusage` would include that of the parent process.
+    """
+    return _memory("VmHWM")
+
+
+def _memory(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(name))
+    return int(line.split()[1]) / 1024

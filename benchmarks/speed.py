@@ -6,9 +6,10 @@
 
 The ratios are those of medians, measured alternately in this process. "Products" are
 the forward and backward matrix products of the same shapes and dtype, without any other
-operation. The plain loop is the same network with one `nn.Linear` per layer,
-`MixtureSameFamily`, autograd and `torch.optim.Adam`. sbi and skpro are timed if
-installed (`pip install -c constraints-bench.txt '.[bench]'`).
+operation; "factors" are the orthogonal factors of Muon's steps. The plain loop is the
+same network with one `nn.Linear` per layer, `MixtureSameFamily`, autograd and
+`torch.optim.Adam`. sbi and skpro are timed if installed
+(`pip install -c constraints-bench.txt '.[bench]'`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import numpy as np
 import sklearn
 import torch
 from _results import Results
-from _timing import time_in_turn
+from _timing import peak_memory, resident_memory, time_in_turn
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.neural_network import MLPRegressor
 from torch import Tensor, distributions, nn
@@ -41,6 +42,7 @@ from skmdn._data.matrices import ScaledRows
 from skmdn._training.auto import TrainingSettings
 from skmdn._training.batches import ListedRows
 from skmdn._training.loop import TrainingLoop
+from skmdn._training.optimizer import FlatParameters, orthogonal_factors
 from skmdn.nn import MixtureDensityNetwork
 
 Array = np.ndarray
@@ -133,11 +135,18 @@ def products(loop: TrainingLoop, batch_size: int) -> Callable[[], None]:
     return epoch
 
 
+def orthogonalise(parameters: FlatParameters) -> None:
+    """Compute the orthogonal factors of the steps of Muon in an epoch."""
+    for _ in range(STEPS):
+        for matrices in parameters.hidden_layers(parameters.values):
+            orthogonal_factors(matrices)
+
+
 def steps(options: argparse.Namespace) -> None:
     """Time a training step relative to its matrix products."""
     print(
-        "\n| networks | features | width | K | d | batch | embedding | step us | "
-        "products us | ratio |\n|---|---|---|---|---|---|---|---|---|---|"
+        "\n| networks | features | width | K | d | batch | embedding | products us | "
+        "factors us | step us | ratio |\n" + "|---" * 11 + "|"
     )
     for n_members, n_features, width, K, d, batch, embedding in (
         (8, 8, 128, 5, 1, 128, "periodic"),
@@ -155,8 +164,11 @@ def steps(options: argparse.Namespace) -> None:
             hidden_layer_sizes=(width, width),
         )
         rows = make_rows(batch * STEPS, n_features, d, n_members)
-        alone = products(loop, batch)
-        tasks = {"step": partial(loop.run_epoch, rows, 0), "products": alone}
+        tasks = {
+            "products": products(loop, batch),
+            "factors": partial(orthogonalise, loop.optimizer.parameters),
+            "step": partial(loop.run_epoch, rows, 0),
+        }
         seconds = time_in_turn(tasks, options.repeats)
         cells = [n_members, n_features, width, K, d, batch, embedding]
         case = f"{n_members} networks {width} wide, batch {batch}"
@@ -461,25 +473,6 @@ def _fit_from_memory_map(
         mdn.partial_fit(X[start : start + piece], y[start : start + piece])
     seconds = time.perf_counter() - start_time
     return seconds, peak_memory(), mdn.score(X[:100_000], y[:100_000])
-
-
-def resident_memory() -> float:
-    """Return the resident memory of this process, in MiB (Linux)."""
-    return _memory("VmRSS")
-
-
-def peak_memory() -> float:
-    """Return the peak resident memory of this process, in MiB (Linux).
-
-    The value of `getrusage` would include that of the parent process.
-    """
-    return _memory("VmHWM")
-
-
-def _memory(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(name))
-    return int(line.split()[1]) / 1024
 
 
 PARTS = {
