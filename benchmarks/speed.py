@@ -316,7 +316,9 @@ def prediction(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(options.rows, 8))
     y = X[:, 0] + rng.normal(size=options.rows)
-    mdn = MDNRegressor(max_iter=1, random_state=0).fit(X[:5000], y[:5000])
+    kinds = ["periodic_0.3"]
+    mdn = MDNRegressor(portfolio=kinds, max_iter=1, random_state=0)
+    mdn.fit(X[:5000], y[:5000])
     layers = [
         layer
         for network in mdn.network_
@@ -348,7 +350,7 @@ def prediction(options: argparse.Namespace) -> None:
     )
     case = f"{options.rows} rows"
     options.results.append_medians("prediction", case, seconds, peak)
-    print(f"\n{options.rows} rows, defaults: products {seconds['products']:.1f} s")
+    print(f"\n{options.rows} rows, {kinds}: products {seconds['products']:.1f} s")
     for name in ("score_samples", "predict"):
         ratio = seconds[name] / seconds["products"]
         print(f"{name}: {seconds[name]:.1f} s, {ratio:.2f} times the products")
