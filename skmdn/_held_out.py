@@ -117,6 +117,7 @@ class HeldOut:
             _fill(whole, torch.from_numpy(without_fold), of_all)
         return whole
 
+    @inference()
     def levels(
         self,
         model: ConditionalModel,
@@ -139,11 +140,13 @@ class HeldOut:
             levels[rows] = univariate.cdf(part, y[rows])
         return to_numpy(levels)
 
-    @inference()
     def _mixtures(
         self, model: ConditionalModel, X: Any, index: NDArray[np.intp]
     ) -> Iterator[tuple[Tensor, Mixture]]:
-        """Yield rows (m,), and their mixtures over latent targets."""
+        """Yield rows (m,), and their mixtures over latent targets, within `inference`.
+
+        A decorator would not reach the body of a generator.
+        """
         pooling = self.pooling(model)
         shift, scale = map(to_tensor, model.target.scaling[:2])
         for block in self._blocks(model, X, index, model.pool.floats_per_mixture):

@@ -293,6 +293,18 @@ def test_tensors_are_created_with_device_and_dtype(name):
     assert not missing
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_no_generator_is_decorated_by_a_context(name):
+    """A context that decorates a generator is left before its body runs."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef):
+            decorators = set(map(ast.unparse, node.decorator_list))
+            yields = any(
+                isinstance(n, ast.Yield | ast.YieldFrom) for n in ast.walk(node)
+            )
+            assert not (yields and "inference()" in decorators), node.name
+
+
 def test_a_call_of_fit_reaches_the_head_in_few_frames(monkeypatch):
     """Count the frames of skmdn, `fit` and the head's method included."""
     method = next(
