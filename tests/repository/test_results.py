@@ -30,6 +30,9 @@ KEYS = {
     "censored": ("set", "fold", "model"),
     "sbibm": ("task", "n", "peer", "seed", "observation"),
     "missing": ("part", "set", "split"),
+    "gpu": ("part", "set", "n", "processor"),
+    "scaling": ("batch", "processes"),
+    "flights": ("peer",),
     "speed": ("part", "case", "task", "skmdn", "commit", "date", "machine", "threads"),
 }
 SCORES = {
@@ -41,6 +44,9 @@ SCORES = {
     "censored": ("log_lik",),
     "sbibm": ("c2st",),
     "missing": ("complete", "missing", "other"),
+    "gpu": ("fit_s", "nll"),
+    "scaling": ("epoch_s",),
+    "flights": ("nll", "crps", "coverage", "fit_s"),
     "speed": ("median_s",),
 }
 
