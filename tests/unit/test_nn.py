@@ -13,6 +13,7 @@ from skmdn import _mixture
 from skmdn._training.optimizer import FlatParameters
 from skmdn._utils.arrays import neutral_modes
 from skmdn.nn import MixtureDensityNetwork, PeriodicEmbedding, mixture_nll
+from skmdn.nn.activations import ACTIVATIONS
 from skmdn.nn.backprop import Backpropagation
 from skmdn.nn.covariance import COVARIANCE_TYPES
 from skmdn.nn.embeddings import Bins
@@ -30,6 +31,23 @@ def make_network(seed=0, **options):
 def normal(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("embedding", ["periodic", None])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_in_place_have_the_same_bits(activation, embedding):
+    # Without gradients, layers overwrite what they computed, and never the rows.
+    network = make_network(
+        activation=activation, embedding=embedding, hidden_layer_sizes=(5, 4)
+    )
+    X = normal(10, 3)
+    given = X.clone()
+    with torch.no_grad():
+        in_place = network(X)
+    assert_array_equal(X, given)
+    for part, expected in zip(in_place, network(X), strict=True):
+        assert expected.requires_grad
+        assert_array_equal(part, expected.detach())
 
 
 @pytest.mark.parametrize("d", [1, 3])
