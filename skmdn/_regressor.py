@@ -200,10 +200,7 @@ class MDNRegressor(
     -----
     A sample weight means repetition, exactly: equal rows of a group are merged and
     their weights added before anything else, and rows of weight zero are dropped. The
-    fit does not depend on the order of the rows.
-
-    A fit is atomic: if it fails, the estimator stays as it was. After Ctrl-C during its
-    epochs it keeps the best weights so far, and `KeyboardInterrupt` is raised.
+    fit does not depend on row order. If it fails, the estimator stays as it was.
 
     With "full" and "tied" covariance every network takes the outputs in a random order,
     since in a triangular factor it matters which output explains which: the order of
@@ -211,9 +208,6 @@ class MDNRegressor(
 
     Networks are overconfident on their training rows. A factor of the precision factors
     and an inverse temperature of the weights are therefore fitted to held-out rows.
-
-    The log-likelihood of a target with few distinct values is not meaningful without
-    `target_resolution`, because a density can place spikes on them; `fit` warns.
 
     If `torch.distributed` is initialised, as under ``torchrun``, all ranks fit one
     model, each on its own rows: see :mod:`skmdn.distributed`. `batch_size` then counts
@@ -239,8 +233,7 @@ class MDNRegressor(
     >>> density.ppf([[0.1], [0.9]]).round()  # two quantiles, two rows; minutes
     array([[4., 2.],
            [5., 4.]])
-    >>> short = density.cdf(3.0)  # after a long wait: short or long eruptions
-    >>> float(short[1])  # doctest: +ELLIPSIS
+    >>> print(density.cdf(3.0)[1])  # after a long wait  # doctest: +ELLIPSIS
     0.5...
     >>> round(mdn.score(X, y), 1)  # mean log-likelihood, in nats
     -0.5
@@ -372,9 +365,8 @@ class MDNRegressor(
             training diverges repeatedly; the best weights are kept.
         UserWarning
             If there are few rows, or few of them have nearly all the weight; if an
-            output has few distinct values and no `target_resolution`, so that its
-            log-likelihood is not meaningful; if no output of some rows was observed; if
-            rows lie far outside the scale of the networks.
+            output has few distinct values and no `target_resolution`; if no output of
+            some rows was observed; if rows lie far outside the scale of the networks.
         """
         with fitting() as ranks:
             start = getattr(self, "_model", None) if self.warm_start else None
@@ -442,8 +434,7 @@ class MDNRegressor(
         Raises
         ------
         ValueError
-            If an argument has a wrong shape, or holds NaN or infinity, or if the rows
-            or the parameters do not fit the networks so far.
+            If `fit` would refuse the rows, or if they do not fit the networks so far.
         RanksLostError
             If other ranks that fit the same model failed or died.
 
@@ -453,6 +444,16 @@ class MDNRegressor(
             If training diverges repeatedly; the weights before this call are kept.
         UserWarning
             As in `fit`. Later calls check only the weights and the scale.
+
+        Examples
+        --------
+        >>> from skmdn import MDNRegressor, datasets
+        >>> X, y = datasets.make_inverse_sine(200, random_state=0)
+        >>> mdn = MDNRegressor(n_estimators=4, random_state=0)
+        >>> for rows in 5 * [slice(100), slice(100, 200)]:  # five passes, two pieces
+        ...     mdn = mdn.partial_fit(X[rows], y[rows])
+        >>> round(mdn.score(X, y), 1)  # in nats
+        1.3
         """
         start = getattr(self, "_model", None)
         params = self._parameters() | {
