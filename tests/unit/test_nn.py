@@ -37,14 +37,11 @@ def normal(*shape, seed=0):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations_in_place_have_the_same_bits(activation, embedding):
     # Without gradients, layers overwrite what they computed, and never the rows.
-    network = make_network(
-        activation=activation, embedding=embedding, hidden_layer_sizes=(5, 4)
-    )
+    network = make_network(activation=activation, embedding=embedding)
     X = normal(10, 3)
-    given = X.clone()
     with torch.no_grad():
         in_place = network(X)
-    assert_array_equal(X, given)
+    assert_array_equal(X, normal(10, 3))
     for part, expected in zip(in_place, network(X), strict=True):
         assert expected.requires_grad
         assert_array_equal(part, expected.detach())
