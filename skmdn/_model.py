@@ -20,7 +20,7 @@ from skmdn._data.rows import as_dense
 from skmdn._data.target_transform import TargetTransform
 from skmdn._data.targets import Targets
 from skmdn._data.views import VIEWS, View, columns_of
-from skmdn._mixture import Mixture
+from skmdn._mixture import Mixture, univariate
 from skmdn._utils.arrays import (
     inference,
     resolve_device,
@@ -118,6 +118,16 @@ class ConditionalModel:
                 target[start:stop] = source
             start = stop
         return whole
+
+    @inference()
+    def levels(self, X: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute the probability of less than each latent target (n, 1), (n,)."""
+        levels, start = np.empty(len(points)), 0
+        for mixture in self.mixtures(X):
+            rows = slice(start, start + len(mixture.means))
+            levels[rows] = univariate.cdf(mixture, torch.from_numpy(points[rows]))
+            start = rows.stop
+        return levels
 
     def sample(self, X: Any, n_samples: int, random_state: Any) -> NDArray[np.float64]:
         """Draw from the densities of all rows, (n, n_samples, d)."""

@@ -288,8 +288,11 @@ class PredictionMixin:
         probability (their theorem 5, for folds of one row). So the guarantee needs a
         stable fit: many rows, or networks that agree. All networks together predict
         better than those of one fold, so that the coverage tends to be above c. It
-        holds on average over rows, not for given features. With `groups` it holds for
-        rows of new groups, which count as one score each (Lee et al. 2023).
+        holds on average over rows, not for given features. New rows are taken to be as
+        often copies of a training row, in X and in y, as the training rows are of each
+        other: of two equal rows, each is judged by a fit that knows the other. To
+        repeat rows on purpose, use `sample_weight` instead. With `groups` the guarantee holds
+        for rows of new groups, which count as one score each (Lee et al. 2023).
 
         References
         ----------

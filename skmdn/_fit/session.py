@@ -315,8 +315,7 @@ class FitSession:
         score = ranks.sum(share * weighted_mean(log_density, given.weight))
         scores = None
         if data.outputs.size == 1 and not data.has_intervals:
-            points = rows.y.points
-            levels = held_out.levels(recalibrated, rows.X, points, rows.positions)
+            levels = self._levels(model, held_out, recalibrated)
             scores = HeldOutScores.of(levels, rows.weight, rows.codes)
         of_given = held_out.of_rows(rows.group)
         return {
@@ -324,6 +323,29 @@ class FitSession:
             "oof_score_": float(score),
             "_out_of_fold": OutOfFold(of_given, digest_of_rows(given.X), scores),
         }
+
+    def _levels(
+        self, model: ConditionalModel, held_out: HeldOut, recalibrated: ConditionalModel
+    ) -> NDArray[np.float64]:
+        """Compute F(y) of each unique row under a fit without one row as given, (m,).
+
+        Of equal rows, the others stay. F is taken to be linear in the weight that the
+        row has in the fit (an infinitesimal jackknife), between that of the networks
+        which held it out and that of all.
+        """
+        rows = self.data.rows
+        levels = held_out.levels(recalibrated, rows.X, rows.y.points, rows.positions)
+        if rows.codes is not None:  # no row of a new group has been seen
+            return levels
+        is_used = rows.group >= 0
+        group, weight = rows.group[is_used], self.data.given.weight[is_used]
+        # The share that a copy has in the weight of its row, on average over weight.
+        share = np.bincount(group, np.square(weight / rows.weight[group]))
+        copied = np.flatnonzero(np.bincount(group) > 1)
+        if len(copied):
+            of_all = model.levels(rows.X[rows.positions[copied]], rows.y.points[copied])
+            levels[copied] = of_all + share[copied] * (levels[copied] - of_all)
+        return levels
 
     def _held_out(self, pooled: PooledNetworks) -> HeldOut:
         """Describe which networks held out each unique row, and what they see of it."""

@@ -138,6 +138,30 @@ def test_an_interval_has_the_values_that_are_not_too_strange(confidence):
     assert np.isinf(interval).all() == (confidence > 0.993)  # 120 / 121 is finite
 
 
+def test_a_copy_is_judged_by_a_fit_that_knows_the_others():
+    # F(y) is linear in the weight of a row; a copy has w / W of it.
+    rows, y = np.vstack([X, X[:50], X[:20]]), np.concatenate([Y, Y[:50], Y[:20]])
+    weight = 1.0 + np.arange(190) % 3
+    mdn = quick(max_iter=15).fit(rows, y, sample_weight=weight)
+    _, row, counts = np.unique(y, return_inverse=True, return_counts=True)
+    total = np.bincount(row, weight)
+    share = (np.bincount(row, weight**2) / total**2)[row]
+    assert set(counts[row]) == {1, 2, 3}
+    held_out = mdn.out_of_fold_density(rows).cdf(y)
+    seen = mdn.predict_density(rows).cdf(y)
+    score = np.abs(seen + share * (held_out - seen) - 0.5)
+    first = np.unique(y, return_index=True)[1]
+    expected = HeldOutScores.of(score[first] + 0.5, total)
+    scores = mdn._out_of_fold.scores
+    assert_allclose(scores.scores, expected.scores, rtol=1e-6, atol=1e-9)
+    assert_allclose(scores.weight, expected.weight)
+    # Rows of a group are held out together, copies among them too.
+    grouped = quick(max_iter=15).fit(rows, y, groups=row // 5)
+    levels = grouped.out_of_fold_density(rows).cdf(y)[first]
+    found = np.sort(np.abs(levels - 0.5))
+    assert_allclose(grouped._out_of_fold.scores.scores, found, rtol=1e-6, atol=1e-9)
+
+
 def test_the_interval_of_no_confidence_is_the_median():
     mdn = quick(max_iter=5).fit(X, Y)
     median = mdn.predict_density(X).median()
