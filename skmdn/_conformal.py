@@ -2,8 +2,9 @@
 
 A target has the score |F(y) - 1/2| under the density of the networks that held out its
 row (Chernozhukov et al. 2021), or of a fit without one of equal rows. The interval of a
-new row has all y whose score, under the density of all networks, is not above nearly all
-of these: the jackknife of Barber et al. (2021, section 2) with folds in the place of rows.
+new row has all y whose score, under the density of all networks, is not above nearly
+all of these: the jackknife of Barber et al. (2021, section 2) with folds in the place
+of rows.
 """
 
 from __future__ import annotations

@@ -291,8 +291,8 @@ class PredictionMixin:
         holds on average over rows, not for given features. New rows are taken to be as
         often copies of a training row, in X and in y, as the training rows are of each
         other: of two equal rows, each is judged by a fit that knows the other. To
-        repeat rows on purpose, use `sample_weight` instead. With `groups` the guarantee holds
-        for rows of new groups, which count as one score each (Lee et al. 2023).
+        repeat rows on purpose, use `sample_weight` instead. With `groups` the guarantee
+        holds for rows of new groups, which count as one score each (Lee et al. 2023).
 
         References
         ----------
