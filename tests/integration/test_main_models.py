@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("small_networks")
     [
         ["table.csv", "--target", "price"],
         ["table.csv", "--target", "price", "--target", "cost", "--group", "shop"],
+        ["table.csv", "--target", "price", "--support", "-inf", "1e3"],
         [],
     ],
 )
@@ -157,6 +158,33 @@ def test_predictions_have_a_column_each(table):
     density = open_model(io).predict_density(X[["size", "colour", "is new", "shop"]])
     np.testing.assert_allclose(predicted[stds], density.std(), rtol=1e-9)
     np.testing.assert_allclose(predicted[names], density.mean(), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "support"),
+    [
+        (["0", "inf"], (0, None)),
+        (["-INF", "100"], (None, 100)),
+        (["-1e1", "100"], (-10, 100)),
+    ],
+)
+def test_bounds_hold_in_predictions(table, bounds, support):
+    io = pytest.importorskip("skops.io")
+    frame = make_table()
+    frame[["price", "cost"]] = 99 * np.exp(-frame[["price", "cost"]].abs())
+    frame.to_csv(table, index=False)
+    targets = ["--target", "price", "--target", "cost"]
+    run(table, *targets, "--support", *bounds, "--save", "model.skops")
+    assert open_model(io).target_support == support
+    levels = ["1e-9", "0.999999999"]
+    arguments = ["predict", "model.skops", table, "--out", "out.csv", "--quantiles"]
+    run(*arguments, *levels)
+    predicted = pd.read_csv("out.csv")
+    for target in ("price", "cost"):
+        low, high = (predicted[f"{target}_q{float(level)}"] for level in levels)
+        assert (low < high).all()
+        assert support[0] is None or (low > support[0]).all()
+        assert support[1] is None or (high < support[1]).all()
 
 
 @given(st.permutations(["a", "a_std", "a__std", "a_q0.5", "b"]))
