@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -232,6 +233,11 @@ def _check_predict(options: argparse.Namespace) -> None:
     if not options.model.is_file():
         raise CommandError(
             f"There is no model {options.model}. Pass the file that skmdn --save wrote."
+        )
+    if zipfile.is_zipfile(options.file) and not zipfile.is_zipfile(options.model):
+        raise CommandError(
+            f"The model comes first, and {options.file} looks like one. Type skmdn "
+            f"predict {options.file} {options.model} --out {options.out}."
         )
     _check_outputs(options.file, {"--out": (options.out, (".csv",))})
 

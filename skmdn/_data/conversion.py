@@ -49,7 +49,8 @@ TEXT = Kind(
     "text",
     "Convert it to numbers.",
     "Convert digits with astype(float), and categories with astype('category') in a "
-    "data frame, or name their columns in categorical_features; drop columns of identifiers.",
+    "data frame, or name their columns in categorical_features; drop columns of "
+    "identifiers.",
     "Convert it to numbers, or drop these rows; for labels use a classifier.",
 )
 INTERVALS = Kind("intervals", "Replace each one by a number, such as its midpoint.")

@@ -99,6 +99,29 @@ def test_calibration_of_the_picture_is_of_central_intervals():
     np.testing.assert_array_equal(display.observed, expected)
 
 
+@pytest.mark.parametrize(
+    ("most", "part"), [(2000, "held-out rows"), (20, "20 of 60 held-out rows")]
+)
+def test_titles_of_the_picture_say_which_rows(table, monkeypatch, most, part):
+    figure = pytest.importorskip("matplotlib.figure")
+    seen = []
+    save = figure.Figure.savefig
+    monkeypatch.setattr(pictures, "MAX_ROWS", most)
+    monkeypatch.setattr(
+        figure.Figure,
+        "savefig",
+        lambda self, *args, **options: (
+            seen.append(self),
+            save(self, *args, **options),
+        ),
+    )
+    run(table, "--target", "price")
+    left, right = seen[0].axes[:2]
+    assert left.get_title() == f"Density of {part}"
+    assert right.get_title() == f"Calibration of price, {part}"
+    assert right.get_xlabel() == "probability of the central interval"
+
+
 def test_json_says_what_was_done(tmp_path, table):
     run(table, "--target", "price", "--drop", "cost", "--seed", "3", "--json", "a.json")
     text = (tmp_path / "a.json").read_text(encoding="utf-8")

@@ -270,4 +270,13 @@ def test_predict_trusts_nothing_else(table, capsys):
     assert "is no MDNRegressor that was fitted" in error_of(capsys, *arguments)
     with open("model.skops", "wb") as file:
         file.write(b"PK nothing")
-    assert "model.skops cannot be opened: " in error_of(capsys, *arguments)
+    error = error_of(capsys, *arguments)
+    assert "model.skops cannot be opened: File is not a zip file. Pass a" in error
+
+
+def test_swapped_arguments_of_predict_are_named(table, capsys):
+    pytest.importorskip("skops")
+    run(table, "--target", "price", "--save", "model.skops")
+    capsys.readouterr()
+    error = error_of(capsys, "predict", table, "model.skops", "--out", "out.csv")
+    assert "Type skmdn predict model.skops table.csv --out out.csv.\n" in error
