@@ -11,11 +11,11 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
 
 from skmdn._data.conversion import (
-    NUMERIC_KINDS,
     as_objects,
     as_real,
     check_cells,
     check_finite,
+    check_is_table,
     columns_of,
     is_frame,
     open_array,
@@ -338,7 +338,7 @@ def _validated(
     if isinstance(X, (list, tuple)) and not isinstance(asked, (str, type(None))):
         X = as_objects(name, X)  # numbers beside text stay numbers
     X = open_array(name, X)
-    _check_is_table(name, X)
+    check_is_table(name, X)
     columns = (
         categorical_columns(asked, X) if encoder is None else sorted(encoder.levels)
     )
@@ -366,22 +366,6 @@ def _validated(
         check_finite(name, columns_of(X), missing=can_miss)
         raise
     return (X[0] if y else X), coded
-
-
-def _check_is_table(name: str, X: Any) -> None:
-    """Refuse one row or column of text, as scikit-learn does if it is of numbers."""
-    kind = getattr(getattr(X, "dtype", None), "kind", "O")
-    if len(getattr(X, "shape", ())) != 1 or kind in NUMERIC_KINDS:
-        return
-    if hasattr(X, "iloc"):
-        raise ValueError(
-            f"{name} is a {type(X).__name__}, but must have rows and columns. Pass one "
-            "row of a data frame as df.iloc[[0]], and one column as df[['name']]."
-        )
-    raise ValueError(
-        f"{name} must have rows and columns, got shape {X.shape}. Pass one row as "
-        "[row], or reshape it."
-    )
 
 
 def check_targets(

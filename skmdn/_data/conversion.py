@@ -273,6 +273,28 @@ def check_cells(name: str, array: Any, *, missing: bool = False) -> None:
             raise _refusal(name, *found, label, is_scalar=values.ndim == 0)
 
 
+def check_is_table(name: str, X: Any) -> None:
+    """Refuse one row or column of text, as scikit-learn does if it is of numbers.
+
+    Raises
+    ------
+    ValueError
+        Which says how to pass a row or a column.
+    """
+    kind = getattr(getattr(X, "dtype", None), "kind", "O")
+    if len(getattr(X, "shape", ())) != 1 or kind in NUMERIC_KINDS:
+        return
+    if hasattr(X, "iloc"):
+        raise ValueError(
+            f"{name} is a {type(X).__name__}, but must have rows and columns. Pass one "
+            "row of a data frame as df.iloc[[0]], and one column as df[['name']]."
+        )
+    raise ValueError(
+        f"{name} must have rows and columns, got shape {X.shape}. Pass one row as "
+        "[row], or reshape it."
+    )
+
+
 def _refused_cell(values: NDArray[Any], *, missing: bool) -> tuple[Kind, Any] | None:
     """Return the first cell of a kind that is not a real number; None without any."""
     if values.dtype.kind in KINDS_OF_DTYPES:
