@@ -15,8 +15,9 @@ from skmdn._data.checks import weighted_mean
 from skmdn._joint_scores import energy_score, variogram_score
 from skmdn._utils.arrays import make_seed
 from skmdn.density import ConditionalDensity
+from skmdn.density._checks import check_one_output
 from skmdn.density.recorded import RecordedDensity
-from skmdn.density.rowwise import as_observations, check_one_output, map_rows
+from skmdn.density.rowwise import as_observations, map_rows
 from skmdn.density.transformed import Density
 
 __all__ = [

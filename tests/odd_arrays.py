@@ -85,9 +85,15 @@ REFUSED = {
         lambda a: [np.ma.masked_less_equal(row, a.max()) for row in a],
         "masked array with masked entries.* Fill them",
     ),
-    "NaN": (lambda a: with_first(a, np.nan, float), "contains NaN.* (Fill|Replace)"),
-    "None": (lambda a: with_first(a, None), "contains NaN.* (Fill|Replace)"),
-    "pandas' NA": (lambda a: with_first(a, pd.NA), "contains NaN.* (Fill|Replace)"),
+    "NaN": (
+        lambda a: with_first(a, np.nan, float),
+        "contains NaN.* (Fill|Replace|Drop)",
+    ),
+    "None": (lambda a: with_first(a, None), "contains NaN.* (Fill|Replace|Drop)"),
+    "pandas' NA": (
+        lambda a: with_first(a, pd.NA),
+        "contains NaN.* (Fill|Replace|Drop)",
+    ),
     "complex": (lambda a: a + 1j, "Complex data not supported.* as two columns"),
     "complex objects": (lambda a: with_first(a, 1j), "Complex data not supported"),
     "complex tensor": (lambda a: torch.tensor(a + 1j), "Complex data not supported"),

@@ -20,7 +20,7 @@ from skmdn._command.errors import (
 )
 from skmdn._command.table import MIN_ROWS, Table
 from skmdn._regressor import MDNRegressor
-from skmdn.density.transformed import Density
+from skmdn.density.transformed import Density, TransformedDensity
 
 CONFIDENCE = 0.9
 N_FOLDS = 5
@@ -52,7 +52,7 @@ class Evaluation:
 def fit(table: Table, seed: int) -> MDNRegressor:
     """Fit the estimator to all rows; notes are added to those of the table."""
     with errors_of_the_estimator(), warnings_as_notes(table.notes):
-        estimator = MDNRegressor(random_state=seed)
+        estimator = MDNRegressor(random_state=seed, target_support=table.target_support)
         return estimator.fit(table.X, table.y, groups=table.groups)
 
 
@@ -102,7 +102,9 @@ def _held_out(
         known = table.groups is not None and len(set(table.groups[train])) > 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = MDNRegressor(random_state=seed).fit(
+            model = MDNRegressor(
+                random_state=seed, target_support=table.target_support
+            ).fit(
                 table.X.iloc[train],
                 table.y.iloc[train],
                 groups=table.groups[train]
@@ -116,13 +118,20 @@ def _held_out(
 def _baseline_parts(
     name: str, table: Table, rows: Rows, seed: int
 ) -> Iterator[tuple[Rows, Density]]:
-    """Yield the densities of a baseline for the rows of each fold."""
+    """Yield the densities of a baseline for the rows of each fold.
+
+    With bounds the baseline is one of the mapped targets, such as their logarithm.
+    """
+    y = table.points if table.support is None else table.support.to_latent(table.points)
     for train, test in _folds(table, rows, seed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            predict = BASELINES[name](table.X.iloc[train], table.points[train], seed)
+            predict = BASELINES[name](table.X.iloc[train], y[train], seed)
             density = predict(table.X.iloc[test])
-        yield test, density
+        if table.support is None:
+            yield test, density
+        else:
+            yield test, TransformedDensity(density, table.target_support)
 
 
 def _folds(table: Table, rows: Rows, seed: int) -> Iterator[tuple[Rows, Rows]]:

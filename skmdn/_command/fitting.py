@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 from skmdn._command.errors import without_breaks
 from skmdn._command.evaluation import evaluate, fit
@@ -12,6 +13,7 @@ from skmdn._command.reading import Hints
 from skmdn._command.report import equivalent_python, table_of_scores, write_json
 from skmdn._command.storing import save, skops_io
 from skmdn._command.table import Table, geyser, read_table
+from skmdn._data.supports import Support
 
 
 def run_fit(options: argparse.Namespace) -> None:
@@ -20,6 +22,7 @@ def run_fit(options: argparse.Namespace) -> None:
     if options.save is not None:
         skops_io()
     table = _table(options)
+    table.notes += _notes_of_bounds(table)
     n_rows, n_features = table.X.shape
 
     def say(*lines: str) -> None:
@@ -52,9 +55,29 @@ def run_fit(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> Table:
+    support = None if options.support is None else Support(*options.support)
     if options.file is None:
-        return geyser()
+        return replace(geyser(), support=support)
     hints = Hints(
         options.sep, options.decimal, options.encoding, tuple(options.missing)
     )
-    return read_table(options.file, options.target, options.drop, options.group, hints)
+    return read_table(
+        options.file, options.target, options.drop, options.group, hints, support
+    )
+
+
+def _notes_of_bounds(table: Table) -> list[str]:
+    """Return what --support does, or could do for positive targets."""
+    if table.support is not None:
+        low, high = table.support.ends
+        return [
+            f"Densities are zero outside of ({low:g}, {high:g}), those of the "
+            "baselines too."
+        ]
+    if (table.points <= 0).any():
+        return []
+    verb, whose = ("is", "its") if len(table.targets) == 1 else ("are", "their")
+    return [
+        f"{' and '.join(table.targets)} {verb} always positive: --support 0 inf keeps "
+        f"{whose} predictions positive."
+    ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,7 +41,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         _check_reading(options)
         _check_predict(options)
     else:
-        options = _fit_parser().parse_args(arguments)
+        options = _fit_parser().parse_args(_with_bounds(arguments))
         _check_reading(options)
         _check_fit(options)
     return options
@@ -57,6 +59,13 @@ def _fit_parser() -> argparse.ArgumentParser:
     add("--target", **several, help="column to predict; may be repeated")
     add("--drop", **several, help="column to leave out; may be repeated")
     add("--group", metavar="COLUMN", help="rows of one group are held out together")
+    add(
+        "--support",
+        nargs=2,
+        type=_bound,
+        metavar=("LOW", "HIGH"),
+        help="bounds of the targets, such as 0 inf if all are positive",
+    )
     _add_reading(parser)
     add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     add("--json", type=Path, metavar="FILE.json", help="write scores and notes")
@@ -101,6 +110,35 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="text that means a missing value; may be repeated",
     )
+
+
+def _with_bounds(arguments: list[str]) -> list[str]:
+    """Put a space before the bounds of --support: argparse takes -inf for an option."""
+    arguments = list(arguments)
+    for place, argument in enumerate(arguments):
+        if argument == "--support":
+            for after in range(place + 1, min(place + 3, len(arguments))):
+                if _is_number(arguments[after]):
+                    arguments[after] = f" {arguments[after]}"
+    return arguments
+
+
+def _bound(text: str) -> float:
+    """Convert a bound of --support."""
+    if not _is_number(text) or math.isnan(float(text)):
+        raise argparse.ArgumentTypeError(
+            "bounds must be numbers, or inf and -inf for no bound, got "
+            f"{text.strip()!r}"
+        )
+    return float(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 # -- checks --------------------------------------------------------------------------
@@ -155,6 +193,8 @@ def _check_fit(options: argparse.Namespace) -> None:
             raise CommandError(
                 f"{name!r} is both --target and {option}. Leave out one of them."
             )
+    if options.support is not None:
+        _check_support(*options.support)
     if not 0 <= options.seed < 2**32:
         raise CommandError(
             f"--seed must be between 0 and {2**32 - 1}, got {options.seed}."
@@ -169,6 +209,19 @@ def _check_fit(options: argparse.Namespace) -> None:
     )
 
 
+def _check_support(low: float, high: float) -> None:
+    if math.isinf(low) and math.isinf(high):
+        raise CommandError(
+            "--support needs at least one bound that is a finite number. Pass for "
+            "example --support 0 inf, or leave it out."
+        )
+    if not low < high:
+        raise CommandError(
+            f"--support needs LOW < HIGH, got {low:g} {high:g}. Pass for example "
+            "--support 0 inf."
+        )
+
+
 def _check_predict(options: argparse.Namespace) -> None:
     for level in options.quantiles:
         if not 0 < level < 1:
@@ -180,6 +233,11 @@ def _check_predict(options: argparse.Namespace) -> None:
     if not options.model.is_file():
         raise CommandError(
             f"There is no model {options.model}. Pass the file that skmdn --save wrote."
+        )
+    if zipfile.is_zipfile(options.file) and not zipfile.is_zipfile(options.model):
+        raise CommandError(
+            f"The model comes first, and {options.file} looks like one. Type skmdn "
+            f"predict {options.file} {options.model} --out {options.out}."
         )
     _check_outputs(options.file, {"--out": (options.out, (".csv",))})
 

@@ -56,8 +56,14 @@ def _draw(table: Table, evaluation: Evaluation, path: Path, seed: int) -> None:
             marginal, y, x=x, x_label=label, y_label=_plain(target), ax=left
         )
         _calibration(marginal, y).plot(ax=right)
-        left.set_title("Density of held-out rows")
-        right.set_title(f"Calibration of {_plain(target)}")
+        right.set(
+            xlabel="probability of the central interval",
+            ylabel="share of rows in the interval",
+        )
+        n_known = int(np.isfinite(table.points[:, output]).sum())
+        part = f"{len(y)} of {n_known} " if len(y) < n_known else ""
+        left.set_title(f"Density of {part}held-out rows")
+        right.set_title(f"Calibration of {_plain(target)}, {part}held-out rows")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font does not have
         figure.savefig(path, dpi=150)

@@ -103,8 +103,7 @@ class RawTable:
             padded = set().union(*self.padded.values())
             texts = [*found, *sorted(t for t in padded if t.strip() in found)]
             self.options["na_values"] = [*self.options.get("na_values", []), *texts]
-        for cell, count in found.items():
-            self.notes.append(f"{cell!r} counts as missing: {count} cells.")
+        self.notes += _note_of_missing(found)
 
 
 def read_raw(path: Path, hints: Hints) -> RawTable:
@@ -279,24 +278,28 @@ def _mark_missing(
 ) -> None:
     """Fill a table with stripped cells, and None for markers of missing values."""
     markers = MISSING | {marker.strip().casefold() for marker in extra}
-    unknown_to_pandas: dict[str, int] = {}
+    unknown_to_pandas: dict[str, None] = {}  # a set in the order of the file
+    found = Counter[str]()
     for name, raw in columns.items():
         cells: Cells = []
         for given in raw:
             cell = given.strip()
             if cell.casefold() in markers:
                 cells.append(None)
+                found[cell] += 1
                 if given not in OF_PANDAS:
-                    unknown_to_pandas[given] = unknown_to_pandas.get(given, 0) + 1
+                    unknown_to_pandas[given] = None
                 continue
             cells.append(cell)
             if len(cell) < len(given):
                 table.padded.setdefault(name, set()).add(given)
         table.columns[name] = cells
     table.options["na_values"] = list(unknown_to_pandas)
-    counts = Counter[str]()
-    for marker, count in unknown_to_pandas.items():
-        counts[marker.strip()] += count
-    for marker, count in counts.items():
-        if marker:
-            table.notes.append(f"{marker!r} counts as missing: {count} cells.")
+    table.notes += _note_of_missing(found)
+
+
+def _note_of_missing(found: Counter[str]) -> list[str]:
+    """Return a line on the markers of missing values, if any is not an empty cell."""
+    counts = [f"{n} of {marker!r}" for marker, n in found.items() if marker]
+    counts += [f"{found['']} empty"] if found[""] else []
+    return [f"Cells counted as missing: {', '.join(counts)}."] if any(found) else []

@@ -63,6 +63,7 @@ def write_json(
         "n_rows": len(table.X),
         "n_groups": None if table.groups is None else len(set(table.groups)),
         "seed": seed,
+        "target_support": table.target_support,
         "scores": {
             model: dict(zip(names, map(_finite, scores.mean(axis=0)), strict=True))
             for model, scores in evaluation.scores.items()
@@ -83,15 +84,17 @@ def write_json(
 def equivalent_python(table: Table, seed: int, model: Path | None) -> str:
     """Return the Python that reads the table, fits the estimator and saves it."""
     groups = f", groups=table[{table.group!r}]" if table.group is not None else ""
-    formats = table.date_formats
+    support = f", target_support={table.target_support}" if table.support else ""
+    formats = f"mdn.{DATE_FORMATS} = {table.date_formats!r}"
+    formats += "  # so that skmdn predict reads dates"
     return "\n".join(
         [
             "import pandas as pd",
             "import skops.io",
             "from skmdn import MDNRegressor",
             *table.code,
-            f"mdn = MDNRegressor(random_state={seed}).fit(X, y{groups})",
-            *([f"mdn.{DATE_FORMATS} = {formats!r}  # of predict"] if formats else []),
+            f"mdn = MDNRegressor(random_state={seed}{support}).fit(X, y{groups})",
+            *([formats] if table.date_formats else []),
             f"skops.io.dump(mdn, {str(model or 'model.skops')!r})",
         ]
     )

@@ -66,8 +66,8 @@ def load(path: Path, notes: list[str]) -> MDNRegressor:
         raise
     except Exception as exc:  # skops raises what zip files, JSON and arrays raise
         raise CommandError(
-            f"{path} cannot be opened: {one_line(exc)} Pass a model that skmdn --save "
-            "wrote."
+            f"{path} cannot be opened: {one_line(exc).rstrip('.')}. Pass a model that "
+            "skmdn --save wrote."
         ) from exc
     if not isinstance(estimator, MDNRegressor) or not hasattr(
         estimator, "feature_names_in_"

@@ -14,6 +14,7 @@ from skmdn._command import columns, numerals
 from skmdn._command.errors import CommandError
 from skmdn._command.numerals import Convention
 from skmdn._command.reading import Hints, RawTable, read_raw
+from skmdn._data.supports import Support, Supports
 from skmdn.datasets import load_geyser
 
 MIN_ROWS = 10
@@ -42,6 +43,8 @@ class Table:
         Name of the column of groups.
     date_formats : dict of str
         Format of each column of dates or times.
+    support : Support or None
+        Bounds of all targets.
     """
 
     X: Any
@@ -52,11 +55,17 @@ class Table:
     notes: list[str]
     group: str | None = None
     date_formats: dict[str, str] = field(default_factory=dict)
+    support: Support | None = None
 
     @property
     def targets(self) -> list[str]:
         """Names of the outputs."""
         return list(pd.DataFrame(self.y).columns)
+
+    @property
+    def target_support(self) -> tuple[float | None, float | None] | None:
+        """The bounds of all targets as the estimator takes them."""
+        return None if self.support is None else Supports((self.support,)).to_state()[0]
 
     @property
     def points(self) -> NDArray[np.float64]:
@@ -93,6 +102,7 @@ def read_table(
     drop: list[str] | None = None,
     group: str | None = None,
     hints: Hints | None = None,
+    support: Support | None = None,
 ) -> Table:
     """Read a CSV file with a header.
 
@@ -113,6 +123,8 @@ def read_table(
     y = {
         name: columns.as_target(name, raw.columns[name], convention) for name in targets
     }
+    for name, column in y.items():
+        _check_support(name, column.parts[name], support or Support())
     X = _features(raw, features, convention)
     _check_names({**y, **X}, group)
     made = {
@@ -135,7 +147,32 @@ def read_table(
     code = _code(raw, {**y, **X}, list(made), targets, group)
     table = _with_targets(raw, frame, answers, labels, code)
     formats = {name: column.format for name, column in X.items() if column.format}
-    return replace(table, group=group, date_formats=formats)
+    return replace(table, group=group, date_formats=formats, support=support)
+
+
+def _check_support(name: str, y: NDArray[np.float64], support: Support) -> None:
+    """Check that a target lies inside of its bounds.
+
+    Raises
+    ------
+    CommandError
+        If it does not.
+    """
+    rows = np.flatnonzero(support.is_outside(y))
+    if not len(rows):
+        return
+    low, high = support.ends
+    value = y[rows[0]]
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    remedy = "Correct or delete these records, or pass a wider --support"
+    ends = ""
+    if np.isin(y[rows], support.ends).all():
+        ends = ", which excludes its ends"
+        remedy += "; in Python, target_resolution allows values at a bound"
+    raise CommandError(
+        f"Target {name!r} is {value:g} in record {rows[0] + 2}{more}, outside of "
+        f"--support {low:g} {high:g}{ends}. {remedy}."
+    )
 
 
 def _check_names(found: dict[str, columns.Column], group: str | None) -> None:

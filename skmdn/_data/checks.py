@@ -15,6 +15,7 @@ from skmdn._data.conversion import (
     as_real,
     check_cells,
     check_finite,
+    check_is_table,
     columns_of,
     is_frame,
     open_array,
@@ -300,9 +301,13 @@ def check_features(
         If a column holds what the fit learned nothing of.
     """
     X, coded = _validated(name, estimator, X, encoder, reset=False)
-    labels = getattr(estimator, "feature_names_in_", range(X.shape[1]))
+    labels = np.asarray(
+        getattr(estimator, "feature_names_in_", range(X.shape[1]))
+    ).tolist()
     for what, columns in encoder.strangers(X, coded).items():
-        warn(f"{name} has in columns {[labels[j] for j in columns]} {what}.")
+        named = ", ".join(repr(labels[j]) for j in columns)
+        plural = "s" if len(columns) > 1 else ""
+        warn(what.format(columns=f"column{plural} {named} of {name}"))
     return encoder.encode(X, coded)
 
 
@@ -333,6 +338,7 @@ def _validated(
     if isinstance(X, (list, tuple)) and not isinstance(asked, (str, type(None))):
         X = as_objects(name, X)  # numbers beside text stay numbers
     X = open_array(name, X)
+    check_is_table(name, X)
     columns = (
         categorical_columns(asked, X) if encoder is None else sorted(encoder.levels)
     )

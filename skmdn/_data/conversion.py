@@ -8,6 +8,7 @@ scikit-learn converts the features: `open_array` and `check_cells` run before it
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Real
@@ -27,11 +28,12 @@ class Kind(NamedTuple):
     what: str
     remedy: str
     remedy_in_features: str | None = None
+    remedy_in_targets: str | None = None
 
     def advise(self, name: str) -> str:
-        """Return the remedy for an argument; features can be encoded or imputed."""
-        is_feature = name.startswith("X") and self.remedy_in_features is not None
-        return (self.remedy_in_features or "") if is_feature else self.remedy
+        """Return the remedy for an argument; only features can be encoded or filled."""
+        special = {"X": self.remedy_in_features, "y": self.remedy_in_targets}
+        return special.get(name[:1]) or self.remedy
 
 
 MISSING = Kind(
@@ -39,14 +41,17 @@ MISSING = Kind(
     "Replace the missing values, or drop their rows.",
     "Fill the missing values, drop their rows, or pass X as a dense array, which can "
     "have missing values.",
+    "Drop the rows without a target.",
 )
 INFINITE = Kind("infinity", "Replace the infinite values, or drop their rows.")
 TIMES = Kind("dates or times", "Convert them to numbers in a unit of your choice.")
 TEXT = Kind(
     "text",
-    "Convert it with astype(float); for labels use a classifier.",
+    "Convert it to numbers.",
     "Convert digits with astype(float), and categories with astype('category') in a "
-    "data frame, or name their columns in categorical_features.",
+    "data frame, or name their columns in categorical_features; drop columns of "
+    "identifiers.",
+    "Convert it to numbers, or drop these rows; for labels use a classifier.",
 )
 INTERVALS = Kind("intervals", "Replace each one by a number, such as its midpoint.")
 COMPLEX = Kind("complex numbers", "Pass real and imaginary parts as two columns.")
@@ -62,6 +67,23 @@ KINDS_OF_TYPES: dict[Kind, tuple[type, ...]] = {
         *(np.datetime64, np.timedelta64),
     ),
     COMPLEX: (complex, np.complexfloating),
+}
+# Remedies for text that is a number or a date, by the pattern of a cell.
+REMEDIES_OF_TEXT = {
+    r"[+-]?\d{1,3}(\.\d{3})+,\d*": (
+        'Read the file with pd.read_csv(..., decimal=",", thousands=".").'
+    ),
+    r"[+-]?\d{1,3}(,\d{3})+\.\d*|[+-]?\d{1,3}(,\d{3}){2,}": (
+        'Read the file with pd.read_csv(..., thousands=",").'
+    ),
+    r"[+-]?\d{1,3},\d{3}": (
+        'Read the file with pd.read_csv(..., decimal=",") if the comma begins the '
+        'decimals, or with thousands=",".'
+    ),
+    r"[+-]?\d*,\d+": 'Read the file with pd.read_csv(..., decimal=",").',
+    r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3(\d{2}){1,2})([T ].*)?": (
+        "Convert dates with pd.to_datetime, and these to numbers such as days."
+    ),
 }
 KINDS_OF_NAMES = {"NAType": MISSING, "Period": TIMES, "Interval": INTERVALS}
 
@@ -251,6 +273,28 @@ def check_cells(name: str, array: Any, *, missing: bool = False) -> None:
             raise _refusal(name, *found, label, is_scalar=values.ndim == 0)
 
 
+def check_is_table(name: str, X: Any) -> None:
+    """Refuse one row or column of text, as scikit-learn does if it is of numbers.
+
+    Raises
+    ------
+    ValueError
+        Which says how to pass a row or a column.
+    """
+    kind = getattr(getattr(X, "dtype", None), "kind", "O")
+    if len(getattr(X, "shape", ())) != 1 or kind in NUMERIC_KINDS:
+        return
+    if hasattr(X, "iloc"):
+        raise ValueError(
+            f"{name} is a {type(X).__name__}, but must have rows and columns. Pass one "
+            "row of a data frame as df.iloc[[0]], and one column as df[['name']]."
+        )
+    raise ValueError(
+        f"{name} must have rows and columns, got shape {X.shape}. Pass one row as "
+        "[row], or reshape it."
+    )
+
+
 def _refused_cell(values: NDArray[Any], *, missing: bool) -> tuple[Kind, Any] | None:
     """Return the first cell of a kind that is not a real number; None without any."""
     if values.dtype.kind in KINDS_OF_DTYPES:
@@ -282,23 +326,38 @@ def _refusal(
 ) -> Exception:
     """Return the error for a cell that is not a real number."""
     place = _in_column(label)
+    advice = _advice_on_text(name, cell) if kind is TEXT else kind.advise(name)
     if kind is MISSING and not is_scalar:
-        return ValueError(f"Input {name} contains NaN{place}. {kind.advise(name)}")
+        return ValueError(f"Input {name} contains NaN{place}. {advice}")
     given = {
         MISSING: "None",
         TEXT: f"text {str(cell)[:40]!r}",
         OBJECTS: repr(cell)[:80],
     }
-    message = (
-        f"{name} must hold numbers, got {given.get(kind, kind.what)}{place}. "
-        f"{kind.advise(name)}"
-    )
+    what = given.get(kind, kind.what)
+    message = f"{name} must hold numbers, got {what}{place}. {advice}"
     if kind is COMPLEX:
         return ValueError(f"Complex data not supported: {message}")
     if kind is OBJECTS and name.startswith("X"):
         # In the words of float(), by which scikit-learn's checks know the error.
         return TypeError(f"{message} Each argument must be a string or a real number.")
     return ValueError(message)
+
+
+def _advice_on_text(name: str, cell: Any) -> str:
+    """Return the remedy for text; numbers and dates are told by their form."""
+    text = (cell.decode(errors="replace") if isinstance(cell, bytes) else cell).strip()
+    for pattern, remedy in REMEDIES_OF_TEXT.items():
+        if re.fullmatch(pattern, text):
+            return remedy
+    try:
+        float(text)
+    except ValueError:
+        return TEXT.advise(name)
+    if name.startswith("X"):
+        return TEXT.advise(name)
+    labels = "; for labels use a classifier" if name.startswith("y") else ""
+    return f"Convert it with astype(float){labels}."
 
 
 def too_large(name: str) -> ValueError:

@@ -131,7 +131,7 @@ class FeatureEncoder:
         return encoded
 
     def strangers(self, X: Any, coded: Coded) -> dict[str, list[int]]:
-        """Find columns of which the fit has learned nothing, by what is strange.
+        """Find columns of which the fit has learned nothing, by a message on them.
 
         Parameters
         ----------
@@ -147,10 +147,10 @@ class FeatureEncoder:
             if (given := set(coded[j]) - {None}) and not given & set(levels)
         ]
         found = {
-            "missing values, of which the fit had none (its median stands for them)": (
-                sorted(new_missing - {*self.with_missing})
-            ),
-            "no category that the fit had": of_levels,
+            "Values are missing in {columns}, but none were in the fit: its median "
+            "replaces them.": sorted(new_missing - {*self.with_missing}),
+            "None of the categories in {columns} occurred in the fit: the prediction "
+            "is that of an unknown category. Check their spelling.": of_levels,
         }
         return {what: columns for what, columns in found.items() if columns}
 

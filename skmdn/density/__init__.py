@@ -20,13 +20,12 @@ from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import make_generator, make_seed, to_numpy, to_tensor
 from skmdn.density._algebra import AlgebraMethods
 from skmdn.density._base import ConditionalDensity
-from skmdn.density._checks import as_given, as_levels
+from skmdn.density._checks import as_given, as_levels, check_one_output
 from skmdn.density._parameters import MixtureParameters, from_mixture
 from skmdn.density._regions import RegionMethods
 from skmdn.density.rowwise import (
     as_points,
     check_broadcast,
-    check_one_output,
     map_mixtures,
     map_rows,
     mixture_chunks,

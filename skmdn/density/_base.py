@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skmdn.density._checks import check_one_output
 from skmdn.density._distribution import Distribution
 from skmdn.density.recorded import RecordedDensity
 
@@ -73,6 +74,7 @@ class ConditionalDensity(Distribution):
         array([[0.3829],
                [0.2417]])
         """
+        check_one_output("recorded", self.outputs)
         return RecordedDensity(self, resolution, offset)
 
     # -- density -----------------------------------------------------------------

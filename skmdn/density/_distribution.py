@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skmdn._data.outputs import Outputs
-from skmdn.density._checks import as_confidences
+from skmdn.density._checks import as_confidences, check_one_output
 
 
 class Distribution(ABC):
@@ -213,6 +213,7 @@ class Distribution(ABC):
         median : ndarray of shape (n,)
             In the unit of y; shapes as in `ppf`.
         """
+        check_one_output("median", self.outputs)
         return self.ppf(0.5)
 
     def interval(
@@ -237,6 +238,7 @@ class Distribution(ABC):
         >>> lower.round(2), upper.round(2)
         (array([-1.96]), array([1.96]))
         """
+        check_one_output("interval", self.outputs)
         confidences = as_confidences(confidence)
         tail = (1 - (confidences[:, None] if confidences.ndim else confidences)) / 2
         return self.ppf(tail), self.isf(tail)

@@ -22,12 +22,13 @@ from skmdn.density._checks import (
     as_parameters,
     check_factors,
     check_mixture_weights,
+    check_one_output,
     check_output_names,
     check_range,
     row_positions,
     symmetrised,
 )
-from skmdn.density.rowwise import check_one_output, take_rows
+from skmdn.density.rowwise import take_rows
 
 Density = TypeVar("Density", bound="MixtureParameters")
 

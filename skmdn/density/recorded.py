@@ -15,11 +15,11 @@ from skmdn._data.supports import Supports
 from skmdn._data.targets import latent_cells
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import make_seed, to_numpy, to_tensor
-from skmdn.density._checks import as_confidences, as_levels
+from skmdn.density._checks import as_confidences, as_levels, check_one_output
 from skmdn.density._distribution import Distribution
 from skmdn.density._grid import Grid
 from skmdn.density._recorded_algebra import RecordedAlgebra
-from skmdn.density.rowwise import as_points, check_one_output, map_rows
+from skmdn.density.rowwise import as_points, map_rows
 
 Floats = NDArray[np.float64]
 

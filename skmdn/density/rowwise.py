@@ -146,15 +146,6 @@ def check_broadcast(name: str, n_given: int, n_rows: int) -> None:
         )
 
 
-def check_one_output(what: str, outputs: Outputs) -> None:
-    """Raise if there are several outputs."""
-    if outputs.size > 1:
-        raise ValueError(
-            f"{what} needs one output, but this density has {outputs.size}. "
-            "Select one with density.marginal(output)."
-        )
-
-
 # -- chunks of rows --------------------------------------------------------------
 
 

@@ -18,10 +18,10 @@ from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import to_numpy
 from skmdn.density import MixtureDensity
 from skmdn.density._algebra import AlgebraMethods
-from skmdn.density._checks import as_given
+from skmdn.density._checks import as_given, check_one_output
 from skmdn.density._parameters import from_mixture
 from skmdn.density._regions import RegionMethods
-from skmdn.density.rowwise import as_points, check_one_output, map_rows
+from skmdn.density.rowwise import as_points, map_rows
 
 # Nodes of the quadrature of the moments of one component and output; see `_mixture`.
 N_NODES = 350

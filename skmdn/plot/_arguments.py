@@ -60,6 +60,30 @@ def find_feature(feature: int | str, names: list[Any]) -> int:
     raise ValueError(f"Unknown feature {feature!r}; the features are {names}.")
 
 
+def as_positions(name: Any, column: ArrayLike) -> Floats:
+    """Convert a feature to positions on an axis, (n,).
+
+    Raises
+    ------
+    ValueError
+        If it is not numeric, or not known in each row.
+    """
+    try:
+        positions = as_real("X", column, missing=True)
+    except ValueError:
+        raise ValueError(
+            f"Feature {name!r} is not numeric and gives the rows no position. Draw it "
+            f"with DependenceDisplay.from_estimator(estimator, X, [{name!r}])."
+        ) from None
+    n_missing = int(np.isnan(positions).sum())
+    if n_missing:
+        raise ValueError(
+            f"Feature {name!r} is missing in {n_missing} of {len(positions)} rows of "
+            "X, which have no position then. Pass X and y without these rows."
+        )
+    return positions
+
+
 def feature_names(X: Any) -> list[Any]:
     """Return the names of the columns of X, or numbers where it has none."""
     if hasattr(X, "columns"):

@@ -14,6 +14,7 @@ from skmdn.metrics import predict_density
 from skmdn.plot._arguments import (
     Style,
     as_falling,
+    as_positions,
     as_table,
     feature_names,
     find_feature,
@@ -169,6 +170,11 @@ class DensityDisplay:
         Returns
         -------
         display : DensityDisplay
+
+        Raises
+        ------
+        ValueError
+            If the feature is unknown, not numeric, or missing in some rows.
         """
         density = predict_density(estimator, X)
         columns = np.asarray(X)
@@ -178,7 +184,7 @@ class DensityDisplay:
         x = None
         if feature is not None:
             position = find_feature(feature, names)
-            x = columns[:, position]
+            x = as_positions(names[position], columns[:, position])
             x_label = x_label or str(names[position])
         return cls.from_predictions(
             density,

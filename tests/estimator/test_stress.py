@@ -79,7 +79,31 @@ UNUSABLE = {
         "X must .* dates or times in column 0\\.",
     ),
     "masked X": (np.ma.masked_greater(X, 1), Y, "X is a masked array.*Fill them"),
-    "missing targets": (FRAME, pd.Series(MISSING), "y contains NaN"),
+    "a decimal comma": (
+        FRAME.assign(b="3150,00"),
+        Y,
+        "'3150,00' in column 'b'. Read .*decimal=\",\"\\)",
+    ),
+    "text of dates": (
+        FRAME.assign(b="15.01.2025"),
+        Y,
+        "'15.01.2025' in column 'b'. Convert dates with pd.to_datetime",
+    ),
+    "one row with text": (
+        FRAME.astype(object).assign(b=TEXT).iloc[0],
+        Y[:1],
+        r"X is a Series.* Pass one row of a data frame as df.iloc\[\[0\]\]",
+    ),
+    "an array of one row with text": (
+        np.array([1.0, "a"], dtype=object),
+        Y[:1],
+        r"X must have rows and columns, got shape \(2,\)",
+    ),
+    "missing targets": (
+        FRAME,
+        pd.Series(MISSING),
+        r"y contains NaN \(first in row 7\). Drop the rows without a target.$",
+    ),
     "missing nullable targets": (
         FRAME,
         pd.DataFrame({"p": pd.array(MISSING, dtype="Float64")}),
@@ -96,6 +120,11 @@ UNUSABLE = {
         "y contains NaN",
     ),
     "text as targets": (X, TEXT, "y must hold numbers.*classifier"),
+    "targets with a decimal comma": (
+        FRAME,
+        pd.Series(["3150,00"] * N),
+        "y must hold numbers, got text '3150,00'. Read .*decimal",
+    ),
     "dates as targets": (FRAME, pd.Series(DAYS), "y must hold numbers.*a unit"),
     "times as targets": (FRAME, pd.Series(DAYS - DAYS[0]), "dates or times.*a unit"),
     "masked targets": (X, np.ma.masked_greater(Y, 1), "y is a masked array"),

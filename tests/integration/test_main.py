@@ -22,6 +22,8 @@ from skmdn._command import (
     evaluation,
     pictures,
 )
+from skmdn._command.table import read_table
+from skmdn._data.supports import Support
 from skmdn._fit.session import FitSession
 from skmdn.metrics import coverage
 
@@ -97,6 +99,29 @@ def test_calibration_of_the_picture_is_of_central_intervals():
     np.testing.assert_array_equal(display.observed, expected)
 
 
+@pytest.mark.parametrize(
+    ("most", "part"), [(2000, "held-out rows"), (20, "20 of 60 held-out rows")]
+)
+def test_titles_of_the_picture_say_which_rows(table, monkeypatch, most, part):
+    figure = pytest.importorskip("matplotlib.figure")
+    seen = []
+    save = figure.Figure.savefig
+    monkeypatch.setattr(pictures, "MAX_ROWS", most)
+    monkeypatch.setattr(
+        figure.Figure,
+        "savefig",
+        lambda self, *args, **options: (
+            seen.append(self),
+            save(self, *args, **options),
+        ),
+    )
+    run(table, "--target", "price")
+    left, right = seen[0].axes[:2]
+    assert left.get_title() == f"Density of {part}"
+    assert right.get_title() == f"Calibration of price, {part}"
+    assert right.get_xlabel() == "probability of the central interval"
+
+
 def test_json_says_what_was_done(tmp_path, table):
     run(table, "--target", "price", "--drop", "cost", "--seed", "3", "--json", "a.json")
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -141,6 +166,55 @@ def test_few_common_rows_mean_no_scores(tmp_path, table, capsys):
     result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert result["scores"] == {}
     assert "all targets are known in 4 rows only" in capsys.readouterr().out
+
+
+def test_bounds_hold_for_all_scored_densities(tmp_path, table, capsys):
+    targets = ["--target", "price", "--target", "cost"]
+    options = [*targets, "--support", "0", "1e6", "--json", "a.json"]
+    run(table, *options)
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert result["target_support"] == [0, 1e6]
+    assert list(result["scores"]) == MODELS
+    printed = capsys.readouterr().out
+    assert "outside of (0, 1e+06), those of the baselines too" in printed
+    assert "always positive" not in printed
+    assert "target_support=(0.0, 1000000.0)" in printed
+
+
+def test_baselines_with_bounds_are_those_of_the_logarithm(tmp_path):
+    frame = make_table()
+    frame["price"] = np.exp(frame["price"] / 10)
+    frame["log"] = np.log(frame["price"])
+    frame.to_csv("t.csv", index=False)
+    parts = []
+    for target, support in (("price", Support(0, None)), ("log", None)):
+        drop = ["log" if target == "price" else "price"]
+        table = read_table(tmp_path / "t.csv", [target], drop, support=support)
+        rows = np.arange(60)
+        parts.append(evaluation._baseline_parts(MODELS[2], table, rows, 0))
+    for (rows, ours), (_, theirs) in zip(*parts, strict=True):
+        y = frame["price"].to_numpy()[rows]
+        expected = theirs.logpdf(np.log(y)[:, None]) - np.log(y)
+        np.testing.assert_allclose(ours.logpdf(y[:, None]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("targets", "price", "note"),
+    [
+        (["price"], 1.0, "price is always positive: --support 0 inf keeps its"),
+        (["price", "cost"], 1.0, "price and cost are always positive: "),
+        (["price"], 0.0, None),
+        (["cost", "price"], -1.0, None),
+    ],
+)
+def test_a_note_names_bounds_for_positive_targets(table, capsys, targets, price, note):
+    frame = make_table()
+    frame.loc[5, "price"] = price
+    frame.loc[7, "cost"] = None
+    frame.to_csv(table, index=False)
+    run(table, *(flag for name in targets for flag in ("--target", name)))
+    printed = capsys.readouterr().out
+    assert "always positive" not in printed if note is None else note in printed
 
 
 @pytest.mark.parametrize("group", [[], ["--group", "shop"]])
@@ -259,6 +333,11 @@ def test_without_pandas_or_skops_an_error_names_the_extra(table, capsys):
         (["--target", "a", "--group", "a"], "'a' is both --target and --group"),
         (["--target", "a", "--seed", "-1"], "--seed must be between 0 and"),
         (["--target", "a", "--seed", "x"], "invalid int value: 'x'"),
+        (["--target", "a", "--support", "0"], "--support: expected 2 arguments"),
+        (["--target", "a", "--support", "-inf", "x"], "for no bound, got 'x'"),
+        (["--target", "a", "--support", "nan", "1"], "for no bound, got 'nan'"),
+        (["--target", "a", "--support", "1", "-1"], "needs LOW < HIGH, got 1 -1"),
+        (["--target", "a", "--support", "-inf", "inf"], "at least one bound that is"),
         (["--target", "a", "--sep", ";;"], "--sep must be one character"),
         (["--target", "a", "--sep", ",", "--decimal", ","], "are both ','"),
         (["--target", "a", "--decimal", ";"], "--decimal: invalid choice"),

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("small_networks")
     [
         ["table.csv", "--target", "price"],
         ["table.csv", "--target", "price", "--target", "cost", "--group", "shop"],
+        ["table.csv", "--target", "price", "--support", "-inf", "1e3"],
         [],
     ],
 )
@@ -159,6 +160,33 @@ def test_predictions_have_a_column_each(table):
     np.testing.assert_allclose(predicted[names], density.mean(), rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "support"),
+    [
+        (["0", "inf"], (0, None)),
+        (["-INF", "100"], (None, 100)),
+        (["-1e1", "100"], (-10, 100)),
+    ],
+)
+def test_bounds_hold_in_predictions(table, bounds, support):
+    io = pytest.importorskip("skops.io")
+    frame = make_table()
+    frame[["price", "cost"]] = 99 * np.exp(-frame[["price", "cost"]].abs())
+    frame.to_csv(table, index=False)
+    targets = ["--target", "price", "--target", "cost"]
+    run(table, *targets, "--support", *bounds, "--save", "model.skops")
+    assert open_model(io).target_support == support
+    levels = ["1e-9", "0.999999999"]
+    arguments = ["predict", "model.skops", table, "--out", "out.csv", "--quantiles"]
+    run(*arguments, *levels)
+    predicted = pd.read_csv("out.csv")
+    for target in ("price", "cost"):
+        low, high = (predicted[f"{target}_q{float(level)}"] for level in levels)
+        assert (low < high).all()
+        assert support[0] is None or (low > support[0]).all()
+        assert support[1] is None or (high < support[1]).all()
+
+
 @given(st.permutations(["a", "a_std", "a__std", "a_q0.5", "b"]))
 def test_labels_of_predictions_are_unique(names):
     labels = prediction._labels(names, [0.5, 0.1 + 0.2, 0.3])
@@ -242,4 +270,13 @@ def test_predict_trusts_nothing_else(table, capsys):
     assert "is no MDNRegressor that was fitted" in error_of(capsys, *arguments)
     with open("model.skops", "wb") as file:
         file.write(b"PK nothing")
-    assert "model.skops cannot be opened: " in error_of(capsys, *arguments)
+    error = error_of(capsys, *arguments)
+    assert "model.skops cannot be opened: File is not a zip file. Pass a" in error
+
+
+def test_swapped_arguments_of_predict_are_named(table, capsys):
+    pytest.importorskip("skops")
+    run(table, "--target", "price", "--save", "model.skops")
+    capsys.readouterr()
+    error = error_of(capsys, "predict", table, "model.skops", "--out", "out.csv")
+    assert "Type skmdn predict model.skops table.csv --out out.csv.\n" in error

@@ -102,6 +102,16 @@ GROUPED = lines_of(
         (GROUPED, ["--group", "size "], "no column 'size '. Pass --group with one of"),
         (GROUPED, ["--drop", "cost"], "no column 'cost'. Pass --drop with one of"),
         (GROUPED, ["--drop", "size", "--drop", "shop"], "has no features besides"),
+        (
+            SIMPLE + "1,\n1,-5\n2,0\n",
+            ["--support", "0", "inf"],
+            "'price' is -5 in record 15 and 1 more, outside of --support 0 inf. ",
+        ),
+        (
+            SIMPLE + "1,0\n",
+            ["--support", "0", "inf"],
+            "'price' is 0 in record 14, outside of --support 0 inf, which excludes its",
+        ),
         (SIMPLE + "1,\n", ["--target", "other"], "no column 'other'"),
         (GROUPED, ["--encoding", "base64"], "--encoding 'base64' is unknown. Pass"),
         (GROUPED, ["--encoding", "rot13"], "--encoding 'rot13' is unknown. Pass"),

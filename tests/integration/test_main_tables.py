@@ -237,8 +237,13 @@ MARKERS = ["?", "-", "--", "n.a.", "N/A", "Missing", ".", "NULL", "", "  ", "non
 def test_markers_of_missing_values(tmp_path, known):
     table = read(tmp_path, column_of([*MARKERS, known[0]]))
     assert table.X["extra"].isna().tolist() == [True] * len(MARKERS) + [False]
-    assert "'?' counts as missing: 1 cells." in table.notes
-    assert not any("NULL" in note for note in table.notes)
+    counts = ", ".join(f"1 of {marker!r}" for marker in MARKERS if marker.strip())
+    assert f"Cells counted as missing: {counts}, 2 empty." in table.notes
+
+
+def test_empty_cells_need_no_note(tmp_path):
+    table = read(tmp_path, column_of(["5", "", "7.5"] * (N // 3)))
+    assert not any("missing" in note for note in table.notes)
 
 
 def test_further_marker(tmp_path):

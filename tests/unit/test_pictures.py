@@ -192,6 +192,26 @@ def test_negative_numbers_of_samples_are_refused():
         draw(random_density(1, 2, 2), output=(0, 1), n_samples=-1)
 
 
+# -- positions -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        ("wait", "Feature 'wait' is missing in 1 of 30 rows of X.* without these rows"),
+        ("day", r"'day' is not numeric .* DependenceDisplay.from_estimator\(.*'day'"),
+    ],
+)
+def test_features_without_positions_are_refused(feature, message):
+    pd = pytest.importorskip("pandas")
+    X = pd.DataFrame({"wait": np.arange(30.0), "day": pd.Categorical(["a", "b"] * 15)})
+    X.loc[3, "wait"] = np.nan
+    y = np.arange(30.0)
+    mdn = MDNRegressor(1, n_estimators=1, max_iter=2, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match=message):
+        DensityDisplay.from_estimator(mdn, X, y, feature=feature, ax=new_axes())
+
+
 # -- pairs ---------------------------------------------------------------------------
 
 

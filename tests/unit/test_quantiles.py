@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from scipy.special import logsumexp
 
-from skmdn import MixtureDensity
+from skmdn import MixtureDensity, TransformedDensity
 
 
 def test_derivative_of_cdf_is_pdf():
@@ -56,10 +56,25 @@ def test_densities_convert_to_skpros_mixtures():
     assert list(named.to_skpro().mean().columns) == ["y"]
 
 
-@pytest.mark.parametrize("method", ["to_scipy", "to_skpro"])
-def test_what_has_one_output_takes_no_more(method):
-    with pytest.raises(ValueError, match=f"{method} needs one output"):
-        getattr(random_density(2, 3, 2), method)()
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("to_scipy", ()),
+        ("to_skpro", ()),
+        ("median", ()),
+        ("recorded", (1.0,)),
+        *((name, (0.5,)) for name in ("interval", "ppf", "isf", "cdf", "sf")),
+        *((name, (0.5,)) for name in ("logcdf", "logsf")),
+    ],
+)
+@pytest.mark.parametrize("support", [None, (0, None)])
+def test_what_has_one_output_takes_no_more(method, arguments, support):
+    density = random_density(2, 3, 2)
+    density = TransformedDensity(density, support) if support else density
+    if method.startswith("to_") and support:
+        pytest.skip("densities with bounds are not converted")
+    with pytest.raises(ValueError, match=f"^{method} needs one output"):
+        getattr(density, method)(*arguments)
 
 
 def test_ppf_inverts_cdf():
