@@ -109,10 +109,11 @@ html_title = f"skmdn {release}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["skmdn.css"]
-# Pages without a sidebar have room for wide tables.
+# Pages without a sidebar have room for wide tables; that of a section with one page is
+# empty.
 BENCHMARKS = ["quality", "speed", "reliability"]
 WIDE = ["index", "comparison", "changelog", "benchmarks", *BENCHMARKS]
-html_sidebars = {page: [] for page in WIDE}
+html_sidebars = {page: [] for page in [*WIDE, "getting_started"]}
 html_theme_options = {
     "navigation_with_keys": False,
     "header_links_before_dropdown": 5,
