@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from skmdn import _mixture
 from skmdn._composite import predict_density
 from skmdn._data.checks import weighted_mean
+from skmdn._data.outputs import check_one_output
 from skmdn._joint_scores import energy_score, variogram_score
 from skmdn._utils.arrays import make_seed
 from skmdn.density import ConditionalDensity
-from skmdn.density._checks import check_one_output
 from skmdn.density.recorded import RecordedDensity
 from skmdn.density.rowwise import as_observations, map_rows
 from skmdn.density.transformed import Density

@@ -176,3 +176,12 @@ def _as_names(labels: Iterable[Any]) -> tuple[str, ...] | None:
     labels = list(labels)
     is_named = all(isinstance(label, str) and label for label in labels)
     return tuple(map(str, labels)) if is_named else None
+
+
+def check_one_output(what: str, outputs: Outputs) -> None:
+    """Raise if there are several outputs."""
+    if outputs.size > 1:
+        raise ValueError(
+            f"{what} needs one output, but this density has {outputs.size}. "
+            "Select one with density.marginal(output)."
+        )

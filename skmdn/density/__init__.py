@@ -14,13 +14,13 @@ from torch import Tensor
 
 from skmdn import _mixture
 from skmdn._data.conversion import as_real, open_array
-from skmdn._data.outputs import Outputs
+from skmdn._data.outputs import Outputs, check_one_output
 from skmdn._data.supports import Supports
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import make_generator, make_seed, to_numpy, to_tensor
 from skmdn.density._algebra import AlgebraMethods
 from skmdn.density._base import ConditionalDensity
-from skmdn.density._checks import as_given, as_levels, check_one_output
+from skmdn.density._checks import as_given, as_levels
 from skmdn.density._parameters import MixtureParameters, from_mixture
 from skmdn.density._regions import RegionMethods
 from skmdn.density.rowwise import (

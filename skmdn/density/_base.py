@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skmdn.density._checks import check_one_output
+from skmdn._data.outputs import check_one_output
 from skmdn.density._distribution import Distribution
 from skmdn.density.recorded import RecordedDensity
 

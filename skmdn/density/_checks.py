@@ -239,12 +239,3 @@ def check_output_names(
             f"{names!r}."
         )
     return tuple(map(str, given))
-
-
-def check_one_output(what: str, outputs: Outputs) -> None:
-    """Raise if there are several outputs."""
-    if outputs.size > 1:
-        raise ValueError(
-            f"{what} needs one output, but this density has {outputs.size}. "
-            "Select one with density.marginal(output)."
-        )

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skmdn._data.outputs import Outputs
-from skmdn.density._checks import as_confidences, check_one_output
+from skmdn._data.outputs import Outputs, check_one_output
+from skmdn.density._checks import as_confidences
 
 
 class Distribution(ABC):

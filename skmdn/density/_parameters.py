@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skmdn import _mixture
 from skmdn._data.conversion import as_real
-from skmdn._data.outputs import Outputs
+from skmdn._data.outputs import Outputs, check_one_output
 from skmdn._data.supports import Supports
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import to_numpy, to_tensor
@@ -22,7 +22,6 @@ from skmdn.density._checks import (
     as_parameters,
     check_factors,
     check_mixture_weights,
-    check_one_output,
     check_output_names,
     check_range,
     row_positions,

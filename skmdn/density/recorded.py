@@ -11,11 +11,12 @@ from torch import Tensor
 
 from skmdn import _mixture
 from skmdn._data.conversion import as_real
+from skmdn._data.outputs import check_one_output
 from skmdn._data.supports import Supports
 from skmdn._data.targets import latent_cells
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import make_seed, to_numpy, to_tensor
-from skmdn.density._checks import as_confidences, as_levels, check_one_output
+from skmdn.density._checks import as_confidences, as_levels
 from skmdn.density._distribution import Distribution
 from skmdn.density._grid import Grid
 from skmdn.density._recorded_algebra import RecordedAlgebra
@@ -309,9 +310,7 @@ class RecordedDensity(RecordedAlgebra):
         middle = map_rows(_mixture.mean, latent, axis=0)
         places = self._grid.places(self._supports.from_latent(middle))
         centre = to_tensor(self._grid.values(places))
-        moments = partial(
-            _moments_about, step=self.step, bounds=self._supports.all_bounds
-        )
+        moments = partial(_moments_at, step=self.step, bounds=self._supports.all_bounds)
         return to_numpy(centre[:, 0]), map_rows(
             moments, latent, centre, axis=0, n_points=N_SUM_POINTS
         )
@@ -492,9 +491,7 @@ class RecordedDensity(RecordedAlgebra):
         return values.reshape(len(self), *self.outputs.event_shape)
 
 
-def _moments_about(
-    mixture: Mixture, centre: Tensor, step: float, bounds: Any
-) -> Tensor:
+def _moments_at(mixture: Mixture, centre: Tensor, step: float, bounds: Any) -> Tensor:
     """Compute moments about points (n, 1), (n, 2)."""
     points = centre[..., 0].expand(len(mixture.means))
     return _mixture.recorded_moments(mixture, points, step, bounds)

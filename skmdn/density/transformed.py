@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from skmdn import _mixture
-from skmdn._data.outputs import Outputs
+from skmdn._data.outputs import Outputs, check_one_output
 from skmdn._data.supports import Supports
 from skmdn._mixture.core import Mixture
 from skmdn._utils.arrays import to_numpy
 from skmdn.density import MixtureDensity
 from skmdn.density._algebra import AlgebraMethods
-from skmdn.density._checks import as_given, check_one_output
+from skmdn.density._checks import as_given
 from skmdn.density._parameters import from_mixture
 from skmdn.density._regions import RegionMethods
 from skmdn.density.rowwise import as_points, map_rows
