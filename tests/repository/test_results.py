@@ -33,6 +33,7 @@ KEYS = {
     "gpu": ("part", "set", "n", "processor"),
     "scaling": ("batch", "processes"),
     "flights": ("peer",),
+    "support": ("task", "target_support"),
     "speed": ("part", "case", "task", "skmdn", "commit", "date", "machine", "threads"),
 }
 SCORES = {
@@ -47,6 +48,7 @@ SCORES = {
     "gpu": ("fit_s", "nll"),
     "scaling": ("epoch_s",),
     "flights": ("nll", "crps", "coverage", "fit_s"),
+    "support": ("log_lik",),
     "speed": ("median_s",),
 }
 
